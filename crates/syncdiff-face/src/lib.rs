@@ -1,0 +1,1 @@
+//! Detect, track, align and mask faces, and paste them back

@@ -1,0 +1,15 @@
+//! The CPU operations that decide the speed of syncdiff, as Burn extension operations with gradients.
+//!
+//! Each operation exists three times: a fast body for `Flex` (the CPU backend), a default body of plain Burn
+//! operations for every other backend, and a backward node. The default bodies are also the oracle of the tests.
+//! This room knows tensors, not models.
+
+mod conv;
+mod elementwise;
+mod gemm_call;
+mod norm;
+mod ops;
+mod simd;
+
+pub use conv::Conv3x3;
+pub use ops::{conv1x1, conv3x3, geglu, group_norm, silu};

@@ -1,0 +1,163 @@
+//! Vector types of fixed width behind one trait, so that a kernel is written once and instantiated per instruction set.
+//!
+//! A kernel is an `#[inline(always)]` generic function over [`Lanes`]; it is called from a function carrying
+//! `#[target_feature]`, chosen at run time by [`level`].
+
+/// The instruction sets that have a kernel instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// Plain Rust, vectorised by the compiler for the build's base target.
+    Portable,
+    /// AVX2 with FMA: 8 lanes.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512F: 16 lanes.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+/// The best instruction set of this processor.
+pub(crate) fn level() -> Level {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            return Level::Avx512;
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return Level::Avx2;
+        }
+    }
+    Level::Portable
+}
+
+/// A vector of `N` f32 lanes.
+pub(crate) trait Lanes: Copy {
+    const N: usize;
+    fn splat(value: f32) -> Self;
+    /// Loads `N` values starting at `from[0]`.
+    ///
+    /// # Safety
+    /// `from` must be valid for reading `N` values, and the instruction set must be available.
+    unsafe fn load(from: *const f32) -> Self;
+    /// Stores `N` values starting at `to[0]`.
+    ///
+    /// # Safety
+    /// `to` must be valid for writing `N` values, and the instruction set must be available.
+    unsafe fn store(self, to: *mut f32);
+    /// `self * a + b` in one rounding where the hardware has it.
+    fn mul_add(self, a: Self, b: Self) -> Self;
+}
+
+/// Four portable lanes: SSE2 on x86-64, NEON on aarch64.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable4([f32; 4]);
+
+impl Lanes for Portable4 {
+    const N: usize = 4;
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        Self([value; 4])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller promises four readable values.
+        Self(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller promises four writable values.
+        unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] * a.0[i] + b.0[i]))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86 {
+    use super::Lanes;
+    use std::arch::x86_64::*;
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct F32x8(__m256);
+
+    impl Lanes for F32x8 {
+        const N: usize = 8;
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            // SAFETY: only instantiated inside functions that carry target_feature "avx2,fma".
+            Self(unsafe { _mm256_set1_ps(value) })
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the caller promises eight readable values; the load is unaligned.
+            Self(unsafe { _mm256_loadu_ps(from) })
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the caller promises eight writable values; the store is unaligned.
+            unsafe { _mm256_storeu_ps(to, self.0) }
+        }
+        #[inline(always)]
+        fn mul_add(self, a: Self, b: Self) -> Self {
+            // SAFETY: only instantiated inside functions that carry target_feature "avx2,fma".
+            Self(unsafe { _mm256_fmadd_ps(self.0, a.0, b.0) })
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct F32x16(__m512);
+
+    impl Lanes for F32x16 {
+        const N: usize = 16;
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            // SAFETY: only instantiated inside functions that carry target_feature "avx512f".
+            Self(unsafe { _mm512_set1_ps(value) })
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the caller promises sixteen readable values; the load is unaligned.
+            Self(unsafe { _mm512_loadu_ps(from) })
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the caller promises sixteen writable values; the store is unaligned.
+            unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+        #[inline(always)]
+        fn mul_add(self, a: Self, b: Self) -> Self {
+            // SAFETY: only instantiated inside functions that carry target_feature "avx512f".
+            Self(unsafe { _mm512_fmadd_ps(self.0, a.0, b.0) })
+        }
+    }
+}
+
+/// Runs a flat-loop function compiled for the best instruction set: the same body under each `target_feature`,
+/// so that the compiler vectorises it for that width.
+macro_rules! dispatch {
+    ($(#[$meta:meta])* fn $name:ident ( $($arg:ident : $ty:ty),* $(,)? ) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        pub(crate) fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                #[target_feature(enable = "avx512f")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                match $crate::simd::level() {
+                    // SAFETY: the instruction set was detected on this processor.
+                    $crate::simd::Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::simd::Level::Portable => {}
+                }
+            }
+            body($($arg),*)
+        }
+    };
+}
+pub(crate) use dispatch;

@@ -1,0 +1,147 @@
+//! Every kernel against plain Burn operations, values and gradients, on shapes that take the direct path and on
+//! shapes that fall back.
+
+use burn::tensor::module::conv2d;
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Device, Tensor, TensorData};
+use syncdiff_kernels::{Conv3x3, conv1x1, conv3x3, geglu, group_norm, silu};
+
+/// Deterministic values in (-1, 1).
+fn values(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..n)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+fn tensor<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
+    let device = Device::flex().autodiff();
+    Tensor::from_data(TensorData::new(values(shape.iter().product(), seed), shape), &device).require_grad()
+}
+
+fn assert_close<const D: usize>(what: &str, a: Tensor<D>, b: Tensor<D>, tolerance: f32) {
+    assert_eq!(a.dims(), b.dims(), "{what}: shapes differ");
+    let (a, b) = (a.into_data().try_to_vec::<f32>().unwrap(), b.into_data().try_to_vec::<f32>().unwrap());
+    let scale = b.iter().fold(1e-3f32, |m, v| m.max(v.abs()));
+    for (i, (x, y)) in a.iter().zip(&b).enumerate() {
+        assert!((x - y).abs() <= tolerance * scale, "{what}[{i}]: {x} against {y} (scale {scale})");
+    }
+}
+
+/// Runs both forms from equal leaves and compares the value and the gradient of every input.
+fn compare<const N: usize, const M: usize>(
+    what: &str,
+    leaves: impl Fn() -> (Tensor<4>, Tensor<N>, Tensor<M>),
+    ours: impl Fn(Tensor<4>, Tensor<N>, Tensor<M>) -> Tensor<4>,
+    plain: impl Fn(Tensor<4>, Tensor<N>, Tensor<M>) -> Tensor<4>,
+    tolerance: f32,
+) {
+    let run = |f: &dyn Fn(Tensor<4>, Tensor<N>, Tensor<M>) -> Tensor<4>| {
+        let (x, w, b) = leaves();
+        let y = f(x.clone(), w.clone(), b.clone());
+        let weights = tensor(y.dims(), 99).detach();
+        let grads = (y.clone() * weights).sum().backward();
+        (y, x.grad(&grads).unwrap(), w.grad(&grads).unwrap(), b.grad(&grads).unwrap())
+    };
+    let (a, b) = (run(&ours), run(&plain));
+    assert_close(&format!("{what} y"), a.0.inner(), b.0.inner(), tolerance);
+    assert_close(&format!("{what} dx"), a.1, b.1, tolerance);
+    assert_close(&format!("{what} dw"), a.2, b.2, tolerance);
+    assert_close(&format!("{what} db"), a.3, b.3, tolerance);
+}
+
+#[test]
+fn conv3x3_matches_plain_convolution() {
+    let kinds = [Conv3x3::SAME, Conv3x3::DOWN, Conv3x3::DOWN_ASYMMETRIC];
+    // (batch, in, out, height, width): direct, direct with odd channel counts, one image, fall-back widths.
+    let shapes = [(2, 8, 8, 16, 16), (3, 5, 7, 16, 32), (1, 10, 33, 32, 16), (2, 3, 4, 6, 10), (1, 4, 4, 8, 8)];
+    for (s, &(n, i, o, h, w)) in shapes.iter().enumerate() {
+        for kind in kinds {
+            let seed = s as u64 * 10;
+            compare(
+                &format!("conv {n}x{i}->{o} {h}x{w} {kind:?}"),
+                || (tensor([n, i, h, w], seed + 1), tensor([o, i, 3, 3], seed + 2), tensor([o], seed + 3)),
+                |x, w, b| conv3x3(x, w, b, kind),
+                |x, w, b| {
+                    let [n, c, h, wd] = x.dims();
+                    let (pad, x) = if kind.pad_begin == 1 {
+                        (1, x)
+                    } else {
+                        let below = Tensor::<4>::zeros([n, c, 1, wd], &x.device());
+                        let x = Tensor::cat(vec![x, below], 2);
+                        let right = Tensor::<4>::zeros([n, c, h + 1, 1], &x.device());
+                        (0, Tensor::cat(vec![x, right], 3))
+                    };
+                    conv2d(x, w, Some(b), ConvOptions::new([kind.stride; 2], [pad; 2], [1, 1], 1))
+                },
+                // Sums of up to 1024 products in another order.
+                2e-5,
+            );
+        }
+    }
+}
+
+#[test]
+fn conv1x1_matches_plain_convolution() {
+    for (s, &(n, i, o, h, w)) in [(2, 8, 8, 16, 16), (3, 5, 7, 3, 5), (1, 33, 2, 1, 1)].iter().enumerate() {
+        let seed = 100 + s as u64 * 10;
+        compare(
+            &format!("conv1x1 {n}x{i}->{o} {h}x{w}"),
+            || (tensor([n, i, h, w], seed + 1), tensor([o, i, 1, 1], seed + 2), tensor([o], seed + 3)),
+            conv1x1,
+            |x, w, b| conv2d(x, w, Some(b), ConvOptions::new([1, 1], [0, 0], [1, 1], 1)),
+            2e-5,
+        );
+    }
+}
+
+#[test]
+fn group_norm_matches_plain_operations() {
+    for with_silu in [false, true] {
+        for (s, &(n, c, h, w, groups)) in [(2, 8, 16, 16, 4), (3, 6, 3, 5, 3), (1, 32, 1, 1, 8)].iter().enumerate() {
+            let seed = 200 + s as u64 * 10;
+            compare(
+                &format!("group_norm {n}x{c} {h}x{w} groups {groups} silu {with_silu}"),
+                || (tensor([n, c, h, w], seed + 1), tensor([c], seed + 2), tensor([c], seed + 3)),
+                |x, g, b| group_norm(x, g, b, groups, 1e-5, with_silu),
+                |x, g, b| {
+                    let y = x.reshape([n, groups, c / groups * h * w]);
+                    let y = y.clone() - y.mean_dim(2);
+                    let y = y.clone() / (y.powi_scalar(2).mean_dim(2) + 1e-5).sqrt();
+                    let y = y.reshape([n, c, h, w]) * g.reshape([1, c, 1, 1]) + b.reshape([1, c, 1, 1]);
+                    if with_silu { burn::tensor::activation::silu(y) } else { y }
+                },
+                1e-4,
+            );
+        }
+    }
+}
+
+#[test]
+fn geglu_and_silu_match_plain_operations() {
+    let x = tensor([3, 7, 2, 10], 301);
+    let y = geglu(x.clone());
+    let weights = tensor([3, 7, 2, 5], 302).detach();
+    let dx = x.grad(&(y.clone() * weights.clone()).sum().backward()).unwrap();
+    let x = tensor([3, 7, 2, 10], 301);
+    let halves = x.clone().chunk(2, 3);
+    let plain = halves[0].clone() * burn::tensor::activation::gelu(halves[1].clone());
+    let plain_dx = x.grad(&(plain.clone() * weights).sum().backward()).unwrap();
+    assert_close("geglu", y.inner(), plain.inner(), 2e-6);
+    assert_close("geglu dx", dx, plain_dx, 4e-6);
+
+    let x = tensor([3, 7, 2, 10], 303);
+    let y = silu(x.clone());
+    let weights = tensor([3, 7, 2, 10], 304).detach();
+    let dx = x.grad(&(y.clone() * weights.clone()).sum().backward()).unwrap();
+    let x = tensor([3, 7, 2, 10], 303);
+    let plain = burn::tensor::activation::silu(x.clone());
+    let plain_dx = x.grad(&(plain.clone() * weights).sum().backward()).unwrap();
+    assert_close("silu", y.inner(), plain.inner(), 2e-6);
+    assert_close("silu dx", dx, plain_dx, 4e-6);
+}

@@ -1,0 +1,1 @@
+//! Files to frames, samples and time, and back, through ffmpeg child processes

@@ -1,0 +1,1 @@
+//! Diffusion lip-sync: the pipeline and the command line
