@@ -7,9 +7,11 @@
 mod conv;
 mod elementwise;
 mod gemm_call;
+mod nearest;
 mod norm;
 mod ops;
 mod simd;
 
 pub use conv::Conv3x3;
+pub use nearest::nearest_rows;
 pub use ops::{conv1x1, conv3x3, geglu, group_norm, silu};

@@ -1,1 +1,13 @@
-//! Models.
+//! Networks, diffusion maths and weights of syncdiff: tensors in, tensors out.
+//!
+//! This room reads no media, clock or environment; its only files are weights.
+
+pub mod audio;
+pub mod autoencoder;
+pub mod diffusion;
+pub mod error;
+pub mod nn;
+pub mod unet;
+pub mod weights;
+
+pub use error::{Fault, ModelError, ModelResult};

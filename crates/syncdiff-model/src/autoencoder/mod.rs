@@ -1,0 +1,153 @@
+//! First stage: the VQ-f4 autoencoder between pixels and latents.
+//!
+//! # Source
+//! latent-diffusion `ldm/models/autoencoder.py` (`VQModelInterface`) and `ldm/modules/diffusionmodules/model.py`
+//! (`Encoder`, `Decoder`); taming-transformers `VectorQuantizer2`. Field names are upstream's state-dict names.
+
+mod blocks;
+mod config;
+mod quantizer;
+
+pub use blocks::{AttnBlock, ResnetBlock};
+pub use config::AutoencoderConfig;
+pub use quantizer::{Quantized, Quantizer};
+
+use crate::nn::{Conv1x1, Conv3, GroupNorm};
+use blocks::{EPS, Level, Mid};
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+/// Pixels to pre-quantisation latents.
+#[derive(Module, Debug)]
+pub struct Encoder {
+    conv_in: Conv3,
+    down: Vec<Level>,
+    mid: Mid,
+    norm_out: GroupNorm,
+    conv_out: Conv3,
+}
+
+impl Encoder {
+    fn new(config: &AutoencoderConfig, device: &Device) -> Self {
+        let mut channels = config.ch;
+        let mut down = Vec::new();
+        for (level, mult) in config.ch_mult.iter().enumerate() {
+            let out = mult * config.ch;
+            let last = level + 1 == config.ch_mult.len();
+            down.push(Level::down(config, channels, out, config.num_res_blocks, !last, device));
+            channels = out;
+        }
+        Self {
+            conv_in: Conv3::new(config.in_channels, config.ch, device),
+            down,
+            mid: Mid::new(config, channels, device),
+            norm_out: GroupNorm::new(config.norm_groups, channels, EPS, device),
+            conv_out: Conv3::new(channels, config.z_channels, device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let h = self.down.iter().fold(self.conv_in.forward(x), |h, level| level.forward_down(h));
+        self.conv_out.forward(self.norm_out.forward_silu(self.mid.forward(h)))
+    }
+}
+
+/// Latents to pixels.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    conv_in: Conv3,
+    mid: Mid,
+    /// Indexed by level, as upstream: the last entry runs first.
+    up: Vec<Level>,
+    norm_out: GroupNorm,
+    conv_out: Conv3,
+}
+
+impl Decoder {
+    fn new(config: &AutoencoderConfig, device: &Device) -> Self {
+        let deepest = config.ch * config.ch_mult.last().expect("at least one level");
+        let mut channels = deepest;
+        let mut up = Vec::new();
+        for (level, mult) in config.ch_mult.iter().enumerate().rev() {
+            let out = mult * config.ch;
+            up.push(Level::up(config, channels, out, config.num_res_blocks + 1, level > 0, device));
+            channels = out;
+        }
+        up.reverse();
+        Self {
+            conv_in: Conv3::new(config.z_channels, deepest, device),
+            mid: Mid::new(config, deepest, device),
+            up,
+            norm_out: GroupNorm::new(config.norm_groups, channels, EPS, device),
+            conv_out: Conv3::new(channels, config.in_channels, device),
+        }
+    }
+
+    fn forward(&self, z: Tensor<4>) -> Tensor<4> {
+        let h = self.mid.forward(self.conv_in.forward(z));
+        let h = self.up.iter().rev().fold(h, |h, level| level.forward_up(h));
+        self.conv_out.forward(self.norm_out.forward_silu(h))
+    }
+
+    /// The last layer, whose gradient balances the adversarial loss.
+    pub fn last_layer(&self) -> &Conv3 {
+        &self.conv_out
+    }
+}
+
+/// The whole first stage.
+#[derive(Module, Debug)]
+pub struct Autoencoder {
+    /// Pixels to latents.
+    pub encoder: Encoder,
+    /// Latents to pixels.
+    pub decoder: Decoder,
+    /// The codebook.
+    pub quantize: Quantizer,
+    quant_conv: Conv1x1,
+    post_quant_conv: Conv1x1,
+}
+
+impl Autoencoder {
+    /// Builds the network with the original's initialisation.
+    pub fn new(config: &AutoencoderConfig, device: &Device) -> Self {
+        Self {
+            encoder: Encoder::new(config, device),
+            decoder: Decoder::new(config, device),
+            quantize: Quantizer::new(config.n_embed, config.z_channels, device),
+            quant_conv: Conv1x1::new(config.z_channels, config.z_channels, device),
+            post_quant_conv: Conv1x1::new(config.z_channels, config.z_channels, device),
+        }
+    }
+
+    /// Latents **before** quantisation, unscaled: what the denoiser works on.
+    ///
+    /// # Shapes
+    /// x: [batch, 3, height, width] in [-1, 1] -> [batch, 3, height / f, width / f]
+    pub fn encode(&self, x: Tensor<4>) -> Tensor<4> {
+        self.quant_conv.forward(self.encoder.forward(x))
+    }
+
+    /// Snaps the latents to the codebook and decodes them.
+    ///
+    /// # Shapes
+    /// z: [batch, 3, h, w] -> [batch, 3, f h, f w], about [-1, 1] (not clamped)
+    pub fn decode(&self, z: Tensor<4>) -> Tensor<4> {
+        self.decode_quantized(self.quantize.quantize(z))
+    }
+
+    /// Decodes without quantisation, or latents that were quantised by the caller.
+    pub fn decode_quantized(&self, z: Tensor<4>) -> Tensor<4> {
+        self.decoder.forward(self.post_quant_conv.forward(z))
+    }
+
+    /// The encoder alone, before the 1x1 convolution (for tests).
+    pub fn encoder_features(&self, x: Tensor<4>) -> Tensor<4> {
+        self.encoder.forward(x)
+    }
+
+    /// Blocks of the encoder's middle (for tests): residual block and attention.
+    pub fn encoder_mid(&self) -> (&ResnetBlock, &AttnBlock) {
+        self.encoder.mid.parts()
+    }
+}

@@ -1,0 +1,104 @@
+//! Convolutions with PyTorch's parameter layout and default initialisation.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Distribution, Tensor};
+use syncdiff_kernels::{Conv3x3, conv1x1, conv3x3};
+
+/// PyTorch's default: uniform in +-1/sqrt(fan in), for weights and biases alike.
+fn uniform<const D: usize>(shape: [usize; D], fan_in: usize, device: &Device) -> Param<Tensor<D>> {
+    let bound = 1.0 / (fan_in as f64).sqrt();
+    Param::from_tensor(Tensor::random(shape, Distribution::Uniform(-bound, bound), device))
+}
+
+/// 3x3 convolution with bias.
+#[derive(Module, Debug)]
+pub struct Conv3 {
+    /// [out, in, 3, 3]
+    pub weight: Param<Tensor<4>>,
+    /// [out]
+    pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    down: Option<bool>,
+}
+
+impl Conv3 {
+    /// Stride 1, padding 1.
+    pub fn new(in_channels: usize, out_channels: usize, device: &Device) -> Self {
+        let fan_in = in_channels * 9;
+        Self {
+            weight: uniform([out_channels, in_channels, 3, 3], fan_in, device),
+            bias: uniform([out_channels], fan_in, device),
+            down: None,
+        }
+    }
+
+    /// Stride 2. `symmetric`: padding 1 on all sides (U-Net); otherwise one zero row and column at the bottom and right
+    /// (autoencoder).
+    pub fn down(channels: usize, symmetric: bool, device: &Device) -> Self {
+        Self { down: Some(symmetric), ..Self::new(channels, channels, device) }
+    }
+
+    /// All zeros: the initialisation of the last layer of a residual branch.
+    pub fn zeros(in_channels: usize, out_channels: usize, device: &Device) -> Self {
+        Self {
+            weight: Param::from_tensor(Tensor::zeros([out_channels, in_channels, 3, 3], device)),
+            bias: Param::from_tensor(Tensor::zeros([out_channels], device)),
+            down: None,
+        }
+    }
+
+    /// # Shapes
+    /// [batch, in, height, width] -> [batch, out, height, width], or half the size when strided
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let kind = match self.down {
+            None => Conv3x3::SAME,
+            Some(true) => Conv3x3::DOWN,
+            Some(false) => Conv3x3::DOWN_ASYMMETRIC,
+        };
+        conv3x3(x, self.weight.val(), self.bias.val(), kind)
+    }
+}
+
+/// 1x1 convolution with bias.
+#[derive(Module, Debug)]
+pub struct Conv1x1 {
+    /// [out, in, 1, 1]
+    pub weight: Param<Tensor<4>>,
+    /// [out]
+    pub bias: Param<Tensor<1>>,
+}
+
+impl Conv1x1 {
+    /// PyTorch's default initialisation.
+    pub fn new(in_channels: usize, out_channels: usize, device: &Device) -> Self {
+        Self {
+            weight: uniform([out_channels, in_channels, 1, 1], in_channels, device),
+            bias: uniform([out_channels], in_channels, device),
+        }
+    }
+
+    /// All zeros.
+    pub fn zeros(in_channels: usize, out_channels: usize, device: &Device) -> Self {
+        Self {
+            weight: Param::from_tensor(Tensor::zeros([out_channels, in_channels, 1, 1], device)),
+            bias: Param::from_tensor(Tensor::zeros([out_channels], device)),
+        }
+    }
+
+    /// # Shapes
+    /// [batch, in, height, width] -> [batch, out, height, width]
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        conv1x1(x, self.weight.val(), self.bias.val())
+    }
+}
+
+/// Nearest-neighbour up-sampling by 2.
+///
+/// # Shapes
+/// [batch, channels, height, width] -> [batch, channels, 2 height, 2 width]
+pub fn upsample_nearest_2x(x: Tensor<4>) -> Tensor<4> {
+    let [batch, channels, height, width] = x.dims();
+    x.reshape([batch * channels, height, 1, width, 1])
+        .expand([batch * channels, height, 2, width, 2])
+        .reshape([batch, channels, 2 * height, 2 * width])
+}

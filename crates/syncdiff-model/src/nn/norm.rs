@@ -1,0 +1,41 @@
+//! Group normalisation, alone or followed by SiLU in the same pass.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use syncdiff_kernels::group_norm;
+
+/// Group normalisation with affine parameters.
+#[derive(Module, Debug)]
+pub struct GroupNorm {
+    /// [channels]
+    pub weight: Param<Tensor<1>>,
+    /// [channels]
+    pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    groups: usize,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// `groups` must divide `channels`.
+    pub fn new(groups: usize, channels: usize, eps: f64, device: &Device) -> Self {
+        assert_eq!(channels % groups, 0, "group norm: {groups} groups do not divide {channels} channels");
+        Self {
+            weight: Param::from_tensor(Tensor::ones([channels], device)),
+            bias: Param::from_tensor(Tensor::zeros([channels], device)),
+            groups,
+            eps,
+        }
+    }
+
+    /// Normalisation only.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        group_norm(x, self.weight.val(), self.bias.val(), self.groups, self.eps, false)
+    }
+
+    /// Normalisation, then SiLU.
+    pub fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
+        group_norm(x, self.weight.val(), self.bias.val(), self.groups, self.eps, true)
+    }
+}

@@ -1,0 +1,125 @@
+//! Residual block with time embedding, down- and up-sampling, and the stage that joins them.
+
+use super::config::UNetConfig;
+use super::transformer::SpatialTransformer;
+use crate::nn::{Conv1x1, Conv3, GroupNorm, upsample_nearest_2x};
+use burn::module::Module;
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{Device, Tensor};
+
+/// Epsilon of the residual blocks' group norm (the spatial transformers use another).
+pub(super) const RES_EPS: f64 = 1e-5;
+
+/// `skip(x) + conv(silu(norm(conv(silu(norm(x))) + linear(silu(emb)))))`.
+#[derive(Module, Debug)]
+pub struct ResBlock {
+    in_layers_0: GroupNorm,
+    in_layers_2: Conv3,
+    emb_layers_1: Linear,
+    out_layers_0: GroupNorm,
+    out_layers_3: Conv3,
+    skip_connection: Option<Conv1x1>,
+}
+
+impl ResBlock {
+    pub(super) fn new(config: &UNetConfig, input: usize, output: usize, emb: usize, device: &Device) -> Self {
+        Self {
+            in_layers_0: GroupNorm::new(config.norm_groups, input, RES_EPS, device),
+            in_layers_2: Conv3::new(input, output, device),
+            emb_layers_1: LinearConfig::new(emb, output).init(device),
+            out_layers_0: GroupNorm::new(config.norm_groups, output, RES_EPS, device),
+            out_layers_3: Conv3::zeros(output, output, device),
+            skip_connection: (input != output).then(|| Conv1x1::new(input, output, device)),
+        }
+    }
+
+    /// # Shapes
+    /// x: [batch, in, height, width], emb (after SiLU): [batch, 4 * model_channels] -> [batch, out, height, width]
+    pub fn forward(&self, x: Tensor<4>, emb: Tensor<2>) -> Tensor<4> {
+        let h = self.in_layers_2.forward(self.in_layers_0.forward_silu(x.clone()));
+        let shift = self.emb_layers_1.forward(emb);
+        let [batch, channels] = shift.dims();
+        let h = h + shift.reshape([batch, channels, 1, 1]);
+        let h = self.out_layers_3.forward(self.out_layers_0.forward_silu(h));
+        match &self.skip_connection {
+            Some(skip) => skip.forward(x) + h,
+            None => x + h,
+        }
+    }
+}
+
+/// 3x3 convolution with stride 2 and symmetric padding.
+#[derive(Module, Debug)]
+pub struct Downsample {
+    op: Conv3,
+}
+
+/// Nearest-neighbour x2, then a 3x3 convolution.
+#[derive(Module, Debug)]
+pub struct Upsample {
+    conv: Conv3,
+}
+
+/// One entry of upstream's `input_blocks` or `output_blocks`: the parts it has run in the order of the fields.
+#[derive(Module, Debug)]
+pub(super) struct Stage {
+    conv_in: Option<Conv3>,
+    down: Option<Downsample>,
+    res: Option<ResBlock>,
+    transformer: Option<SpatialTransformer>,
+    up: Option<Upsample>,
+}
+
+impl Stage {
+    const fn empty() -> Self {
+        Self { conv_in: None, down: None, res: None, transformer: None, up: None }
+    }
+
+    pub(super) fn conv(input: usize, output: usize, device: &Device) -> Self {
+        Self { conv_in: Some(Conv3::new(input, output, device)), ..Self::empty() }
+    }
+
+    pub(super) fn down(channels: usize, device: &Device) -> Self {
+        Self { down: Some(Downsample { op: Conv3::down(channels, true, device) }), ..Self::empty() }
+    }
+
+    pub(super) fn res(
+        config: &UNetConfig,
+        input: usize,
+        output: usize,
+        emb: usize,
+        attention: bool,
+        up: bool,
+        device: &Device,
+    ) -> Self {
+        Self {
+            res: Some(ResBlock::new(config, input, output, emb, device)),
+            transformer: attention.then(|| SpatialTransformer::new(config, output, device)),
+            up: up.then(|| Upsample { conv: Conv3::new(output, output, device) }),
+            ..Self::empty()
+        }
+    }
+
+    pub(super) fn res_block(&self) -> Option<&ResBlock> {
+        self.res.as_ref()
+    }
+
+    pub(super) fn forward(&self, mut x: Tensor<4>, emb: &Tensor<2>, context: &Tensor<3>) -> Tensor<4> {
+        if let Some(conv) = &self.conv_in {
+            x = conv.forward(x);
+        }
+        if let Some(down) = &self.down {
+            x = down.op.forward(x);
+        }
+        if let Some(res) = &self.res {
+            x = res.forward(x, emb.clone());
+        }
+        if let Some(transformer) = &self.transformer {
+            x = transformer.forward(x, context.clone());
+        }
+        if let Some(up) = &self.up {
+            x = up.conv.forward(upsample_nearest_2x(x));
+        }
+        x
+    }
+}

@@ -1,0 +1,164 @@
+//! The denoising U-Net with spatial transformers.
+//!
+//! # Source
+//! latent-diffusion `ldm/modules/diffusionmodules/openaimodel.py` (`UNetModel`) and `ldm/modules/attention.py`,
+//! with 10 input channels as in the SyncDiff paper, section 3. Dropout is 0 there and is left out here.
+
+mod blocks;
+mod config;
+mod remap;
+mod transformer;
+
+pub use blocks::{Downsample, ResBlock, Upsample};
+pub use config::UNetConfig;
+pub use transformer::SpatialTransformer;
+
+use crate::nn::{Conv3, GroupNorm};
+use blocks::Stage;
+use burn::module::Module;
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{Device, Tensor, TensorData};
+use syncdiff_kernels::silu;
+
+/// The U-Net. Predicts noise, x0 or v from the noisy latent joined with its visual conditions.
+#[derive(Module, Debug)]
+pub struct UNet {
+    time_embed_0: Linear,
+    time_embed_2: Linear,
+    input_blocks: Vec<Stage>,
+    middle_block_0: ResBlock,
+    middle_block_1: SpatialTransformer,
+    middle_block_2: ResBlock,
+    output_blocks: Vec<Stage>,
+    out_0: GroupNorm,
+    out_2: Conv3,
+    #[module(skip)]
+    model_channels: usize,
+}
+
+impl UNet {
+    /// Builds the network with the original's initialisation (zero-initialised residual ends).
+    pub fn new(config: &UNetConfig, device: &Device) -> Self {
+        let c = config.model_channels;
+        let emb = 4 * c;
+        let mut input_blocks = vec![Stage::conv(config.in_channels, c, device)];
+        let mut skips = vec![c];
+        let mut channels = c;
+        let mut factor = 1;
+        let levels = config.channel_mult.len();
+        for (level, mult) in config.channel_mult.iter().enumerate() {
+            for _ in 0..config.num_res_blocks {
+                let out = mult * c;
+                input_blocks.push(Stage::res(config, channels, out, emb, config.attends(factor), false, device));
+                channels = out;
+                skips.push(channels);
+            }
+            if level + 1 < levels {
+                input_blocks.push(Stage::down(channels, device));
+                skips.push(channels);
+                factor *= 2;
+            }
+        }
+        let middle_block_0 = ResBlock::new(config, channels, channels, emb, device);
+        let middle_block_1 = SpatialTransformer::new(config, channels, device);
+        let middle_block_2 = ResBlock::new(config, channels, channels, emb, device);
+        let mut output_blocks = Vec::new();
+        for (level, mult) in config.channel_mult.iter().enumerate().rev() {
+            for i in 0..=config.num_res_blocks {
+                let skip = skips.pop().expect("one skip per output block");
+                let out = mult * c;
+                let up = level > 0 && i == config.num_res_blocks;
+                output_blocks.push(Stage::res(config, channels + skip, out, emb, config.attends(factor), up, device));
+                channels = out;
+                if up {
+                    factor /= 2;
+                }
+            }
+        }
+        Self {
+            time_embed_0: LinearConfig::new(c, emb).init(device),
+            time_embed_2: LinearConfig::new(emb, emb).init(device),
+            input_blocks,
+            middle_block_0,
+            middle_block_1,
+            middle_block_2,
+            output_blocks,
+            out_0: GroupNorm::new(config.norm_groups, channels, blocks::RES_EPS, device),
+            out_2: Conv3::zeros(channels, config.out_channels, device),
+            model_channels: c,
+        }
+    }
+
+    /// The time embedding after its two linear layers.
+    ///
+    /// # Shapes
+    /// timesteps: one per image -> [batch, 4 * model_channels]
+    pub fn embed_timesteps(&self, timesteps: &[usize], device: &Device) -> Tensor<2> {
+        let table = timestep_embedding(timesteps, self.model_channels);
+        let x = Tensor::from_data(TensorData::new(table, [timesteps.len(), self.model_channels]), device);
+        self.time_embed_2.forward(silu(self.time_embed_0.forward(x)))
+    }
+
+    /// # Shapes
+    /// x: [batch, in_channels, height, width]; one timestep per image; context: [batch, tokens, context_dim]
+    /// -> [batch, out_channels, height, width]
+    pub fn forward(&self, x: Tensor<4>, timesteps: &[usize], context: Tensor<3>) -> Tensor<4> {
+        self.forward_traced(x, timesteps, context, &mut |_, _| {})
+    }
+
+    /// [`UNet::forward`] that shows every block's output to `observe` under its upstream name (for tests and studies).
+    pub fn forward_traced(
+        &self,
+        x: Tensor<4>,
+        timesteps: &[usize],
+        context: Tensor<3>,
+        observe: &mut dyn FnMut(&str, &Tensor<4>),
+    ) -> Tensor<4> {
+        assert_eq!(x.dims()[0], timesteps.len(), "one timestep per image");
+        // Every residual block applies SiLU to the embedding first: once is enough.
+        let emb = silu(self.embed_timesteps(timesteps, &x.device()));
+        let mut h = x;
+        let mut skips = Vec::with_capacity(self.input_blocks.len());
+        for (i, block) in self.input_blocks.iter().enumerate() {
+            h = block.forward(h, &emb, &context);
+            observe(&format!("input_blocks.{i}"), &h);
+            skips.push(h.clone());
+        }
+        h = self.middle_block_0.forward(h, emb.clone());
+        h = self.middle_block_1.forward(h, context.clone());
+        h = self.middle_block_2.forward(h, emb.clone());
+        observe("middle_block", &h);
+        for (i, block) in self.output_blocks.iter().enumerate() {
+            let skip = skips.pop().expect("one skip per output block");
+            h = block.forward(Tensor::cat(vec![h, skip], 1), &emb, &context);
+            observe(&format!("output_blocks.{i}"), &h);
+        }
+        self.out_2.forward(self.out_0.forward_silu(h))
+    }
+
+    /// The block `input_blocks.{index}.0`, if it is a residual block (for tests).
+    pub fn input_res_block(&self, index: usize) -> Option<&ResBlock> {
+        self.input_blocks.get(index).and_then(Stage::res_block)
+    }
+
+    /// The spatial transformer of the middle block (for tests).
+    pub fn middle_transformer(&self) -> &SpatialTransformer {
+        &self.middle_block_1
+    }
+}
+
+/// Sinusoidal embedding, cosine half first (`timestep_embedding` of latent-diffusion); computed in f32 as there.
+pub fn timestep_embedding(timesteps: &[usize], dim: usize) -> Vec<f32> {
+    let half = dim / 2;
+    let mut out = Vec::with_capacity(timesteps.len() * dim);
+    for &t in timesteps {
+        let args = (0..half).map(|j| {
+            let freq = (-(10000f64.ln()) * j as f64 / half as f64).exp() as f32;
+            t as f32 * freq
+        });
+        let args: Vec<f32> = args.collect();
+        out.extend(args.iter().map(|a| a.cos()));
+        out.extend(args.iter().map(|a| a.sin()));
+    }
+    out
+}

@@ -1,0 +1,114 @@
+//! Spatial transformer: self-attention over pixels, cross-attention to the audio tokens, gated feed-forward.
+
+use super::config::UNetConfig;
+use crate::nn::{Conv1x1, GroupNorm, attend};
+use burn::module::Module;
+use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::tensor::{Device, Tensor};
+use syncdiff_kernels::geglu;
+
+const ST_EPS: f64 = 1e-6;
+
+/// Multi-head attention without bias on the projections in, with bias on the projection out.
+#[derive(Module, Debug)]
+struct CrossAttention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out_0: Linear,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl CrossAttention {
+    fn new(dim: usize, context_dim: usize, heads: usize, device: &Device) -> Self {
+        let projection = |input| LinearConfig::new(input, dim).with_bias(false).init(device);
+        Self {
+            to_q: projection(dim),
+            to_k: projection(context_dim),
+            to_v: projection(context_dim),
+            to_out_0: LinearConfig::new(dim, dim).init(device),
+            heads,
+        }
+    }
+
+    fn self_attention(&self, x: Tensor<3>) -> Tensor<3> {
+        let (q, k, v) = (self.to_q.forward(x.clone()), self.to_k.forward(x.clone()), self.to_v.forward(x));
+        self.to_out_0.forward(attend(q, k, v, self.heads))
+    }
+
+    /// With one token the softmax is 1 for every query: the result is one vector for all pixels, and queries and keys
+    /// are not needed (their gradients are exactly zero).
+    fn cross_attention(&self, x: Tensor<3>, context: Tensor<3>) -> Tensor<3> {
+        let v = self.to_v.forward(context.clone());
+        if context.dims()[1] == 1 {
+            return self.to_out_0.forward(v); // [batch, 1, dim], broadcast by the caller's addition
+        }
+        self.to_out_0.forward(attend(self.to_q.forward(x), self.to_k.forward(context), v, self.heads))
+    }
+}
+
+/// One transformer block; pre-norm.
+#[derive(Module, Debug)]
+struct TransformerBlock {
+    attn1: CrossAttention,
+    attn2: CrossAttention,
+    ff_net_0_proj: Linear,
+    ff_net_2: Linear,
+    norm1: LayerNorm,
+    norm2: LayerNorm,
+    norm3: LayerNorm,
+}
+
+impl TransformerBlock {
+    fn new(dim: usize, context_dim: usize, heads: usize, device: &Device) -> Self {
+        let norm = || LayerNormConfig::new(dim).init(device);
+        Self {
+            attn1: CrossAttention::new(dim, dim, heads, device),
+            attn2: CrossAttention::new(dim, context_dim, heads, device),
+            ff_net_0_proj: LinearConfig::new(dim, 8 * dim).init(device),
+            ff_net_2: LinearConfig::new(4 * dim, dim).init(device),
+            norm1: norm(),
+            norm2: norm(),
+            norm3: norm(),
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>, context: Tensor<3>) -> Tensor<3> {
+        let x = x.clone() + self.attn1.self_attention(self.norm1.forward(x));
+        let x = x.clone() + self.attn2.cross_attention(self.norm2.forward(x), context);
+        x.clone() + self.ff_net_2.forward(geglu(self.ff_net_0_proj.forward(self.norm3.forward(x))))
+    }
+}
+
+/// `x + proj_out(block(proj_in(norm(x))))` with pixels as tokens.
+#[derive(Module, Debug)]
+pub struct SpatialTransformer {
+    norm: GroupNorm,
+    proj_in: Conv1x1,
+    transformer_blocks_0: TransformerBlock,
+    proj_out: Conv1x1,
+}
+
+impl SpatialTransformer {
+    pub(super) fn new(config: &UNetConfig, channels: usize, device: &Device) -> Self {
+        let heads = channels / config.num_head_channels;
+        Self {
+            norm: GroupNorm::new(config.norm_groups, channels, ST_EPS, device),
+            proj_in: Conv1x1::new(channels, channels, device),
+            transformer_blocks_0: TransformerBlock::new(channels, config.context_dim, heads, device),
+            proj_out: Conv1x1::zeros(channels, channels, device),
+        }
+    }
+
+    /// # Shapes
+    /// x: [batch, channels, height, width], context: [batch, tokens, context_dim] -> shape of x
+    pub fn forward(&self, x: Tensor<4>, context: Tensor<3>) -> Tensor<4> {
+        let [batch, channels, height, width] = x.dims();
+        let tokens = self.proj_in.forward(self.norm.forward(x.clone()));
+        let tokens = tokens.reshape([batch, channels, height * width]).swap_dims(1, 2); // [batch, pixels, channels]
+        let tokens = self.transformer_blocks_0.forward(tokens, context);
+        let h = tokens.swap_dims(1, 2).reshape([batch, channels, height, width]);
+        x + self.proj_out.forward(h)
+    }
+}

@@ -1,0 +1,19 @@
+//! Weights: between networks in memory and safetensors on disk.
+//!
+//! On disk every tensor has PyTorch's layout and an upstream-like dotted name (`denoiser.input_blocks.0.0.weight`),
+//! so that weights of the original projects and ours look alike. A [`Remap`] beside each network turns the names of
+//! its fields into those names. Reading checks everything before it changes anything: [`load_into`] reports all
+//! missing, extra and misshapen tensors in one error.
+//!
+//! Layers: [`tensor_map`] (a safetensors file as a map of lazily read tensors), [`remap`] (names), [`module_io`]
+//! (map <-> Burn module), [`folder`] (a folder with configuration, checksums, licence and model card).
+
+pub mod folder;
+pub mod module_io;
+pub mod remap;
+pub mod tensor_map;
+
+pub use folder::{FileEntry, FolderManifest, FolderText, Storage, WeightsFolder, WeightsWriter};
+pub use module_io::{load_into, load_into_from, module_shapes, module_tensors};
+pub use remap::Remap;
+pub use tensor_map::{Dtype, StoredTensor, TensorMap, open_safetensors};
