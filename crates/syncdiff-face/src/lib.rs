@@ -22,6 +22,7 @@ mod mesh;
 mod models;
 mod paste;
 mod record;
+mod sample;
 mod smooth;
 mod table;
 pub mod tflite;
@@ -43,3 +44,8 @@ pub use smooth::{Alignment, SmoothOptions};
 pub use table::{Track, TrackTable};
 pub use tracker::{FacesInFrame, TrackedFace, Tracker, TrackerOptions};
 pub use warp::warp;
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod testing;

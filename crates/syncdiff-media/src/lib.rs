@@ -9,6 +9,8 @@
 //! Frames are `u8` RGB, height x width x channel. Time is integer ticks on a rational base. This is
 //! the only crate that starts processes; it knows no tensors and no faces.
 
+mod decode;
+mod encode;
 mod error;
 mod frame;
 mod index;

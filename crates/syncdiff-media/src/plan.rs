@@ -73,6 +73,7 @@ pub struct Plan {
     cycle: Vec<i64>,
     len: usize,
     end_pts: i64,
+    average_rate: Rational,
 }
 
 /// A run of output frames whose source frames follow each other in one direction.
@@ -118,7 +119,14 @@ impl Plan {
             end += index.duration_of(source);
             cycle.push(end);
         }
-        let mut plan = Plan { time_base, num_source, cycle, len: 0, end_pts: 0 };
+        let mut plan = Plan {
+            time_base,
+            num_source,
+            cycle,
+            len: 0,
+            end_pts: 0,
+            average_rate: index.average_rate(),
+        };
         plan.end_pts = target.on(time_base, Rounding::Up).max(1);
         plan.len = plan.first_not_before(plan.end_pts);
         Ok(plan)
@@ -144,6 +152,11 @@ impl Plan {
     /// Seconds of one tick, as in the source.
     pub fn time_base(&self) -> Rational {
         self.time_base
+    }
+
+    /// Frames a second of the source, over its whole length.
+    pub fn average_rate(&self) -> Rational {
+        self.average_rate
     }
 
     /// Where the output ends, in ticks: the end of the speech or of the video, rounded up to a

@@ -143,7 +143,7 @@ fn video_info(path: &Path, stream: &Value, sniffed: Sniffed) -> Result<VideoInfo
         bit_depth: bit_depth(&pixel_format),
         has_alpha: has_alpha(&pixel_format),
         pixel_format,
-        colour: colour(stream, coded_width, coded_height),
+        colour: colour(stream, coded_width, coded_height, sniffed.picture),
     })
 }
 
@@ -233,6 +233,7 @@ fn bit_depth(pixel_format: &str) -> u8 {
     match (name, digits.parse::<u8>()) {
         (name, Ok(48 | 64)) if name.contains("rgb") || name.contains("bgr") => 16,
         (name, Ok(10)) if name.starts_with('p') || name.starts_with('x') => 10,
+        (name, Ok(_)) if name.starts_with("nv") => 8 + 2 * u8::from(name.starts_with("nv20")),
         (_, Ok(depth @ 9..=16)) => depth,
         _ => 8,
     }
@@ -244,7 +245,7 @@ fn has_alpha(pixel_format: &str) -> bool {
         .any(|begin| pixel_format.starts_with(begin))
 }
 
-fn colour(stream: &Value, width: usize, height: usize) -> Colour {
+fn colour(stream: &Value, width: usize, height: usize, picture: bool) -> Colour {
     let stated = |key: &str| {
         let value = stream[key].as_str()?;
         (!matches!(value, "unknown" | "reserved" | "unspecified")).then(|| value.to_owned())
@@ -254,6 +255,8 @@ fn colour(stream: &Value, width: usize, height: usize) -> Colour {
         Some("bt709") => Matrix::Bt709,
         Some("smpte170m" | "bt470bg" | "fcc") => Matrix::Bt601,
         Some("bt2020nc" | "bt2020c") => Matrix::Bt2020,
+        // JPEG and WebP pictures use BT.601 at every size.
+        _ if picture => Matrix::Bt601,
         _ => assumed.matrix,
     };
     let transfer = stated("color_transfer");

@@ -60,6 +60,23 @@ where
     I: IntoIterator<Item = S>,
     S: AsRef<OsStr>,
 {
+    let mut stdout = Vec::new();
+    let mut output = run_into(program, args, limits, |chunk| stdout.extend_from_slice(chunk))?;
+    output.stdout = stdout;
+    Ok(output)
+}
+
+/// [`run`] that hands the standard output to a sink piece by piece instead of keeping it.
+pub(crate) fn run_into<I, S>(
+    program: &Path,
+    args: I,
+    limits: &Limits,
+    mut sink: impl FnMut(&[u8]),
+) -> Result<Output, MediaError>
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<OsStr>,
+{
     const STAGE: &str = "run";
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null());
@@ -80,34 +97,35 @@ where
         }
     });
     let start = Instant::now();
-    let timeout = |secs: Duration| MediaError::Timeout {
+    let timeout = |limit: Duration| MediaError::Timeout {
         stage: STAGE,
         program: program.to_path_buf(),
-        secs: secs.as_secs(),
+        secs: limit.as_secs(),
     };
-    let mut stdout = Vec::new();
+    let mut received = 0;
     loop {
         let left = limits.wall.saturating_sub(start.elapsed());
         match receiver.recv_timeout(left.min(limits.idle)) {
-            Ok(chunk) if stdout.len() + chunk.len() > limits.stdout_bytes => {
-                return Err(MediaError::ToolFailed {
-                    stage: STAGE,
-                    program: program.to_path_buf(),
-                    status: "stopped".into(),
-                    detail: format!("it wrote more than {} bytes", limits.stdout_bytes),
-                });
+            Ok(chunk) => {
+                received += chunk.len();
+                if received > limits.stdout_bytes {
+                    return Err(MediaError::ToolFailed {
+                        stage: STAGE,
+                        program: program.to_path_buf(),
+                        status: "stopped".into(),
+                        detail: format!("it wrote more than {} bytes", limits.stdout_bytes),
+                    });
+                }
+                sink(&chunk);
             }
-            Ok(chunk) => stdout.extend_from_slice(&chunk),
             Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) if left <= limits.idle => {
-                return Err(timeout(limits.wall));
-            }
-            Err(RecvTimeoutError::Timeout) => return Err(timeout(limits.idle)),
+            Err(RecvTimeoutError::Timeout) => return Err(timeout(limits.wall.min(limits.idle))),
         }
     }
     let left = limits.wall.saturating_sub(start.elapsed());
     let status = child.wait_for(left).ok_or_else(|| timeout(limits.wall))?;
-    Ok(Output { success: status.success(), code: status.code(), stdout, stderr: stderr.text() })
+    let (success, code) = (status.success(), status.code());
+    Ok(Output { success, code, stdout: Vec::new(), stderr: stderr.text() })
 }
 
 /// A child process that is killed and reaped when dropped.

@@ -4,10 +4,17 @@
 
 pub mod audio;
 pub mod autoencoder;
+pub mod denoiser;
 pub mod diffusion;
 pub mod error;
+pub mod generate;
+pub mod lipsync;
 pub mod nn;
+pub mod preset;
 pub mod unet;
 pub mod weights;
 
 pub use error::{Fault, ModelError, ModelResult};
+pub use generate::FrameGenerator;
+pub use lipsync::{LipSync, SpeechTokens};
+pub use preset::LipSyncConfig;

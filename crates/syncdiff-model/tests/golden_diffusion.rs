@@ -97,7 +97,9 @@ fn golden_ldm_ddim_trajectories_in_every_form_of_prediction() {
         let schedule = schedule_of(&golden, ["/config/timesteps", "/config/linear_start", "/config/linear_end"]);
         for steps in golden.case["config"]["sample_S"].as_array().unwrap() {
             let steps = steps.as_u64().unwrap() as usize;
-            for (eta, form) in [(0, Prediction::Epsilon), (1, Prediction::Epsilon), (0, Prediction::X0), (1, Prediction::V)] {
+            for (eta, form) in
+                [(0, Prediction::Epsilon), (1, Prediction::Epsilon), (0, Prediction::X0), (1, Prediction::V)]
+            {
                 let name = format!("out.ddim_S{steps}_eta{eta}");
                 let stand_in = StandIn::new(&golden, &schedule, form);
                 let start = golden.tensor::<4>("in.x_T", &Device::default());
@@ -118,11 +120,8 @@ fn golden_ldm_ddim_trajectories_in_every_form_of_prediction() {
     }
 }
 
-const DIFFUSERS: [&str; 3] = [
-    "/config/scheduler/num_train_timesteps",
-    "/config/scheduler/beta_start",
-    "/config/scheduler/beta_end",
-];
+const DIFFUSERS: [&str; 3] =
+    ["/config/scheduler/num_train_timesteps", "/config/scheduler/beta_start", "/config/scheduler/beta_end"];
 
 /// Compares the timesteps asked for and the latents between the steps; the golden lists x *after* each step.
 fn assert_path(golden: &Golden, name: &str, stand_in: &StandIn<'_>, end: Tensor<4>) {

@@ -1,1 +1,34 @@
-//! Diffusion lip-sync: the pipeline and the command line
+//! The pipeline of syncdiff: rooms put in a row, from a clip and a speech to a clip that speaks.
+//!
+//! [`pipeline::generate`] is the whole program on one page. Around it: [`tracking`] is its first pass (faces of every
+//! frame, a few tens of bytes each), [`render`] its second (frames in, frames out, within bounded memory), [`timeline`]
+//! and [`silence`] say which mouth goes where, [`report`] tells what was done. [`scan`] is the first pass alone.
+//! [`device`] is the only place that knows back ends.
+//!
+//! Nothing here prints, exits or reads the environment; the binary does.
+
+pub mod clock;
+pub mod device;
+pub mod error;
+pub mod files;
+pub mod mouth;
+pub mod network;
+pub mod pipeline;
+pub mod preview;
+pub mod progress;
+pub mod render;
+pub mod report;
+pub mod scan;
+pub mod settings;
+pub mod silence;
+pub mod sink;
+pub mod source;
+pub mod timeline;
+pub mod tracking;
+
+pub use error::{Error, Outcome};
+pub use pipeline::generate;
+pub use settings::GenerateSettings;
+
+/// Version of the program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

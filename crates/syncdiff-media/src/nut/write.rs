@@ -80,7 +80,6 @@ impl<W: Write> NutWriter<W> {
     }
 
     /// Gives the pipe back.
-    #[cfg(test)]
     pub(crate) fn into_inner(self) -> W {
         self.output
     }

@@ -1,1 +1,24 @@
-//! a
+//! Speech: from 16 kHz samples to the rows that condition one video frame.
+//!
+//! ```text
+//! rows      = filterbank::speech_rows(&samples, num_frames)    [frames, 104], one row per video frame
+//! encoded   = encoder.encode(&rows, device)                    [frames, dim], over the whole utterance, once
+//! windows   = window::windows(encoded, &frames, 8)             [batch, 8, dim], rows round each wanted frame
+//! condition = conditioner.forward(windows)                     [batch, K, dim], for cross-attention
+//! ```
+
+pub mod audio_net;
+pub mod conditioning;
+pub mod encoder;
+pub mod encoder_layer;
+pub mod filterbank;
+pub mod positional;
+pub mod temporal_filter;
+pub mod window;
+
+pub use audio_net::AudioNet;
+pub use conditioning::{Conditioner, ConditioningConfig, ConditioningTokens};
+pub use encoder::{AudioEncoder, AudioEncoderConfig, EncoderOutput};
+pub use filterbank::{FEATURES_PER_ROW, SAMPLES_PER_ROW, SpeechRow, speech_rows};
+pub use temporal_filter::TemporalFilter;
+pub use window::windows;

@@ -100,7 +100,12 @@ impl Schedule {
     }
 
     /// One number per batch element, [batch, 1, 1, 1], computed in `f64` and rounded once.
-    pub(crate) fn per_sample(&self, timesteps: &[usize], device: &Device, f: impl Fn(&Self, usize) -> f64) -> Tensor<4> {
+    pub(crate) fn per_sample(
+        &self,
+        timesteps: &[usize],
+        device: &Device,
+        f: impl Fn(&Self, usize) -> f64,
+    ) -> Tensor<4> {
         let values: Vec<f32> = timesteps.iter().map(|t| f(self, *t) as f32).collect();
         Tensor::from_data(TensorData::new(values, [timesteps.len(), 1, 1, 1]), (device, DType::F32))
     }
@@ -137,9 +142,9 @@ mod tests {
         ];
         let schedule = Schedule::paper();
         for (t, cumprod, sigma, lambda) in table {
-            // Half a unit of the last printed digit.
+            // Half a unit of the last printed digit; a whole one for the large sigmas (83.8225 is printed as 83.823).
             assert!((schedule.alphas_cumprod()[t] - cumprod).abs() <= 5e-7, "{t}");
-            assert!((schedule.sigma(t) - sigma).abs() <= if sigma < 10.0 { 5e-5 } else { 5e-4 }, "{t}");
+            assert!((schedule.sigma(t) - sigma).abs() <= if sigma < 10.0 { 5e-5 } else { 1e-3 }, "{t}");
             assert!((schedule.lambda(t) - lambda).abs() <= 5e-5, "{t}");
         }
         assert_eq!((schedule.betas()[0] * 1e12).round(), 1.5e9);
@@ -148,7 +153,8 @@ mod tests {
 
     #[test]
     fn senseless_schedules_are_refused() {
-        for (steps, start, end) in [(1, 0.1, 0.2), (10, 0.0, 0.2), (10, 0.3, 0.2), (10, 0.1, 1.0), (10, f64::NAN, 0.2)] {
+        for (steps, start, end) in [(1, 0.1, 0.2), (10, 0.0, 0.2), (10, 0.3, 0.2), (10, 0.1, 1.0), (10, f64::NAN, 0.2)]
+        {
             assert!(matches!(Schedule::scaled_linear(steps, start, end), Err(ModelError::Parameter { .. })));
         }
         assert_eq!(Schedule::scaled_linear(1000, 0.0015, 0.0195).unwrap(), Schedule::paper());

@@ -340,7 +340,11 @@ fn read_text(path: &Path) -> ModelResult<String> {
     let mut text = String::new();
     let len = file.take(TEXT_LIMIT_BYTES + 1).read_to_string(&mut text).map_err(io)?;
     if len as u64 > TEXT_LIMIT_BYTES {
-        return Err(ModelError::weights(path, format!("longer than {TEXT_LIMIT_BYTES} bytes"), "Fetch the weights again"));
+        return Err(ModelError::weights(
+            path,
+            format!("longer than {TEXT_LIMIT_BYTES} bytes"),
+            "Fetch the weights again",
+        ));
     }
     Ok(text)
 }

@@ -29,12 +29,7 @@ pub fn load_into<M: Module>(module: M, tensors: &TensorMap, remap: &Remap) -> Mo
 }
 
 /// As [`load_into`]; errors call the tensors `source_name`, for example the path of their file.
-pub fn load_into_from<M: Module>(
-    module: M,
-    tensors: &TensorMap,
-    remap: &Remap,
-    source_name: &str,
-) -> ModelResult<M> {
+pub fn load_into_from<M: Module>(module: M, tensors: &TensorMap, remap: &Remap, source_name: &str) -> ModelResult<M> {
     check(&[(&module_shapes(&module, remap), remap)], tensors, source_name, false)?;
     let mut loader = Loader { place: Place::default(), tensors, remap, failure: None };
     let module = module.map(&mut loader);
@@ -194,7 +189,8 @@ struct Loader<'a> {
 impl Loader<'_> {
     fn values(&self, name: &str, shape: &[usize]) -> ModelResult<Vec<f32>> {
         let tensor = self.tensors.get(name);
-        let tensor = tensor.ok_or_else(|| ModelError::internal("weights", format!("{name} was checked, yet is missing")))?;
+        let tensor =
+            tensor.ok_or_else(|| ModelError::internal("weights", format!("{name} was checked, yet is missing")))?;
         let values = tensor.to_f32()?;
         Ok(if self.place.is_linear_weight() { transposed(&values, shape[1], shape[0]) } else { values })
     }

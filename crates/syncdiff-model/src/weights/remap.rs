@@ -77,7 +77,8 @@ impl Remap {
 
     /// The name on disk of the parameter at `module_path`.
     pub fn disk_name(&self, module_path: &str) -> String {
-        let name = self.custom.as_ref().and_then(|names| names(module_path)).unwrap_or_else(|| self.by_table(module_path));
+        let name =
+            self.custom.as_ref().and_then(|names| names(module_path)).unwrap_or_else(|| self.by_table(module_path));
         format!("{}{name}", self.prefix)
     }
 
@@ -93,10 +94,8 @@ impl Remap {
         for (from, to) in &self.rules {
             let Some(stars) = leading_match(from, &path) else { continue };
             let mut stars = stars.into_iter();
-            let mut name: Vec<&str> = to
-                .iter()
-                .map(|part| if part == "*" { stars.next().unwrap_or("*") } else { part.as_str() })
-                .collect();
+            let mut name: Vec<&str> =
+                to.iter().map(|part| if part == "*" { stars.next().unwrap_or("*") } else { part.as_str() }).collect();
             name.extend(path[from.len()..].iter().map(String::as_str));
             return name.join(".");
         }

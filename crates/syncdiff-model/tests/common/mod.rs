@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, DType, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde_json::Value;
 use syncdiff_model::weights::{StoredTensor, TensorMap, open_safetensors};
 

@@ -23,7 +23,7 @@ const TIMESTEP_SCALING: f64 = 10.0;
 /// # Source
 /// diffusers `LCMScheduler.set_timesteps` with `original_inference_steps` 50.
 pub fn lcm_timesteps(num_steps: usize, num_timesteps: usize) -> ModelResult<Vec<usize>> {
-    if num_timesteps % LCM_GRID != 0 {
+    if !num_timesteps.is_multiple_of(LCM_GRID) {
         let allowed = format!("a consistency model needs a multiple of {LCM_GRID}");
         return Err(ModelError::parameter("sampler", "num_timesteps", num_timesteps, allowed));
     }

@@ -68,11 +68,12 @@ impl Spacing {
 
 /// The algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum SamplerKind {
     /// DDIM; the paper's with [`Spacing::Ldm`], 200 steps and eta 0.
     Ddim,
     /// DPM-Solver++(2M).
+    #[serde(rename = "dpmpp_2m")]
     DpmPlusPlus2m,
     /// Multi-step sampling of a consistency model.
     Lcm,
@@ -112,7 +113,7 @@ impl Sampler {
             return Err(ModelError::parameter("sampler", "eta", self.eta, "only ddim takes an eta; use 0"));
         }
         if self.kind == SamplerKind::DpmPlusPlus2m && self.spacing == Spacing::Ldm {
-            return Err(ModelError::parameter("sampler", "spacing", "ldm", "dpm-plus-plus2m takes trailing or linspace"));
+            return Err(ModelError::parameter("sampler", "spacing", "ldm", "dpmpp_2m takes trailing or linspace"));
         }
         Ok(())
     }
@@ -140,7 +141,8 @@ impl Sampler {
         }
         let device = start.device();
         let mut noise = |step: usize| {
-            let key = |frame: &u64| NoiseKey { seed, noise_use: NoiseUse::SamplerStep, index: *frame, step: step as u64 };
+            let key =
+                |frame: &u64| NoiseKey { seed, noise_use: NoiseUse::SamplerStep, index: *frame, step: step as u64 };
             let keys: Vec<NoiseKey> = frames.iter().map(key).collect();
             normal_batch(&keys, [channels, height, width], &device)
         };
@@ -177,6 +179,8 @@ pub(crate) fn ask(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::noise::{NoisePolicy, start_noise};
+    use burn::tensor::Device;
 
     #[test]
     fn timesteps_of_the_spacings() {
@@ -206,5 +210,32 @@ mod tests {
             assert!(matches!(sampler.check(&schedule), Err(ModelError::Parameter { .. })), "{sampler:?}");
         }
         Sampler::PAPER.check(&schedule).unwrap();
+    }
+
+    struct Shrink;
+    impl Denoiser for Shrink {
+        fn denoise(&self, x_t: Tensor<4>, timesteps: &[usize]) -> Tensor<4> {
+            x_t * (timesteps[0] as f64 / 1000.0)
+        }
+    }
+
+    #[test]
+    fn a_batch_equals_its_frames_one_by_one_for_every_sampler() {
+        let (schedule, device) = (Schedule::paper(), Device::default());
+        for (kind, spacing, eta) in [
+            (SamplerKind::Ddim, Spacing::Trailing, 1.0),
+            (SamplerKind::DpmPlusPlus2m, Spacing::Trailing, 0.0),
+            (SamplerKind::Lcm, Spacing::Trailing, 0.0),
+        ] {
+            let sampler = Sampler { kind, num_steps: 4, spacing, eta };
+            let run = |frames: &[u64]| {
+                let start = start_noise(3, NoisePolicy::PerFrame, frames, [3, 2, 4], &device);
+                sampler.sample(&Shrink, &schedule, start, 3, frames).unwrap()
+            };
+            let batch = run(&[7, 8, 9]);
+            for (i, frame) in [7, 8, 9].into_iter().enumerate() {
+                assert_eq!(batch.clone().narrow(0, i, 1).into_data(), run(&[frame]).into_data(), "{kind:?}");
+            }
+        }
     }
 }

@@ -1,0 +1,304 @@
+//! An audio encoder of AV-HuBERT's shape, run without video.
+//!
+//! The same code is the published base model (with imported weights) and our own small one: all sizes come from
+//! [`AudioEncoderConfig`]. It sees the whole utterance; there is no mask but that of padding.
+//!
+//! # Source
+//! Shi et al. 2022; facebookresearch/av_hubert `AVHubertModel.extract_finetune` and fairseq `TransformerEncoder`.
+
+use burn::module::Module;
+use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear};
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::audio::encoder_layer::{EncoderLayer, bert_linear};
+use crate::audio::filterbank::{FEATURES_PER_ROW, SpeechRow, rows_to_tensor};
+use crate::audio::positional::PositionalConv;
+use crate::error::{ModelError, ModelResult};
+use crate::weights::Remap;
+
+/// Sizes of an [`AudioEncoder`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AudioEncoderConfig {
+    /// Width.
+    pub dim: usize,
+    /// Number of layers.
+    pub num_layers: usize,
+    /// Attention heads; must divide `dim`.
+    pub num_heads: usize,
+    /// Inner width of the feed-forward part.
+    pub feed_forward_dim: usize,
+    /// Kernel of the positional convolution, in rows.
+    pub position_kernel: usize,
+    /// Groups of the positional convolution; must divide `dim`.
+    pub position_groups: usize,
+    /// Share of values dropped while training, in layers that are not frozen.
+    pub dropout: f64,
+    /// The first layers that do not learn. From 1 on, the front end and the last norm do not learn either; 0 lets
+    /// everything learn.
+    pub num_frozen_layers: usize,
+}
+
+impl AudioEncoderConfig {
+    /// AV-HuBERT base with the paper's nine frozen layers: 91,039,616 parameters.
+    pub fn base() -> Self {
+        Self {
+            dim: 768,
+            num_layers: 12,
+            num_heads: 12,
+            feed_forward_dim: 3072,
+            position_kernel: 128,
+            position_groups: 16,
+            dropout: 0.1,
+            num_frozen_layers: 9,
+        }
+    }
+
+    /// Finds sizes that do not fit each other.
+    ///
+    /// # Errors
+    /// [`ModelError::Parameter`].
+    pub fn check(&self) -> ModelResult<()> {
+        let fault = |name: &str, value: String, allowed: &str| {
+            Err(ModelError::parameter("audio encoder", name, value, allowed))
+        };
+        let sizes = [
+            ("dim", self.dim),
+            ("num_layers", self.num_layers),
+            ("num_heads", self.num_heads),
+            ("feed_forward_dim", self.feed_forward_dim),
+            ("position_kernel", self.position_kernel),
+            ("position_groups", self.position_groups),
+        ];
+        if let Some((name, value)) = sizes.into_iter().find(|(_, value)| *value == 0) {
+            return fault(name, value.to_string(), "must be 1 or more");
+        }
+        if !self.dim.is_multiple_of(self.num_heads) {
+            return fault("num_heads", self.num_heads.to_string(), "must divide dim");
+        }
+        if !self.dim.is_multiple_of(self.position_groups) {
+            return fault("position_groups", self.position_groups.to_string(), "must divide dim");
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return fault("dropout", self.dropout.to_string(), "must be at least 0 and below 1");
+        }
+        if self.num_frozen_layers > self.num_layers {
+            return fault("num_frozen_layers", self.num_frozen_layers.to_string(), "must not exceed num_layers");
+        }
+        Ok(())
+    }
+
+    /// A new encoder with random weights from the device's generator.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn init(&self, device: &Device) -> ModelResult<AudioEncoder> {
+        self.check()?;
+        let layer = |_| EncoderLayer::new(self.dim, self.num_heads, self.feed_forward_dim, self.dropout, device);
+        let encoder = AudioEncoder {
+            front_end: bert_linear(FEATURES_PER_ROW, self.dim, device),
+            fusion_norm: LayerNormConfig::new(2 * self.dim).init(device),
+            fusion: bert_linear(2 * self.dim, self.dim, device),
+            position: PositionalConv::new(self.dim, self.position_kernel, self.position_groups, device),
+            layers: (0..self.num_layers).map(layer).collect(),
+            final_norm: LayerNormConfig::new(self.dim).init(device),
+            dropout: DropoutConfig::new(self.dropout).init(),
+            heads: self.num_heads,
+            num_frozen_layers: self.num_frozen_layers,
+        };
+        Ok(encoder.freeze_configured())
+    }
+}
+
+/// What an encoder gives.
+#[derive(Debug, Clone)]
+pub struct EncoderOutput {
+    /// After all layers and the final norm, [batch, time, dim].
+    pub last: Tensor<3>,
+    /// After each layer, without the final norm, [batch, time, dim] each.
+    pub layers: Vec<Tensor<3>>,
+}
+
+/// Encodes speech rows; see the module's documentation.
+#[derive(Module, Debug)]
+pub struct AudioEncoder {
+    front_end: Linear,
+    fusion_norm: LayerNorm,
+    fusion: Linear,
+    position: PositionalConv,
+    layers: Vec<EncoderLayer>,
+    final_norm: LayerNorm,
+    dropout: Dropout,
+    #[module(skip)]
+    heads: usize,
+    #[module(skip)]
+    num_frozen_layers: usize,
+}
+
+impl AudioEncoder {
+    /// Names in AV-HuBERT's state dict; tensors that belong to video or to pre-training may be present.
+    pub fn remap() -> Remap {
+        Remap::table(&[
+            ("front_end", "feature_extractor_audio.proj"),
+            ("fusion_norm", "layer_norm"),
+            ("fusion", "post_extract_proj"),
+            ("position", "encoder.pos_conv.0"),
+            ("layers.*.attention_norm", "encoder.layers.*.self_attn_layer_norm"),
+            ("layers.*.q", "encoder.layers.*.self_attn.q_proj"),
+            ("layers.*.k", "encoder.layers.*.self_attn.k_proj"),
+            ("layers.*.v", "encoder.layers.*.self_attn.v_proj"),
+            ("layers.*.out", "encoder.layers.*.self_attn.out_proj"),
+            ("layers.*.feed_forward_norm", "encoder.layers.*.final_layer_norm"),
+            ("layers", "encoder.layers"),
+            ("final_norm", "encoder.layer_norm"),
+        ])
+        .ignoring(&["mask_emb", "feature_extractor_video", "final_proj", "label_embs_concat"])
+    }
+
+    /// Encodes one utterance.
+    ///
+    /// # Shapes
+    /// rows [time, 104] -> [time, dim]
+    pub fn encode(&self, rows: &[SpeechRow], device: &Device) -> Tensor<2> {
+        self.forward(rows_to_tensor(rows, device).unsqueeze(), None).squeeze_dim(0)
+    }
+
+    /// Encodes a batch; `lengths` are the rows that are not padding, and what is returned beyond them means nothing.
+    ///
+    /// # Shapes
+    /// [batch, time, 104] -> [batch, time, dim]
+    ///
+    /// # Panics
+    /// When `lengths` does not name 1 to `time` rows for each utterance.
+    pub fn forward(&self, rows: Tensor<3>, lengths: Option<&[usize]>) -> Tensor<3> {
+        self.run(rows, lengths, |_| {})
+    }
+
+    /// As [`Self::forward`], keeping the output of every layer.
+    pub fn forward_layers(&self, rows: Tensor<3>, lengths: Option<&[usize]>) -> EncoderOutput {
+        let mut layers = Vec::with_capacity(self.layers.len());
+        let last = self.run(rows, lengths, |x| layers.push(x.clone()));
+        EncoderOutput { last, layers }
+    }
+
+    fn run(&self, rows: Tensor<3>, lengths: Option<&[usize]>, mut after_layer: impl FnMut(&Tensor<3>)) -> Tensor<3> {
+        let [batch, time, _] = rows.dims();
+        let device = rows.device();
+        let padding = lengths.filter(|lengths| lengths.iter().any(|length| *length != time)).map(|lengths| {
+            let valid = lengths.iter().all(|length| (1..=time).contains(length));
+            assert!(lengths.len() == batch && valid, "lengths {lengths:?} of {batch} utterances of {time} rows");
+            let flags = lengths.iter().flat_map(|length| (0..time).map(move |t| t >= *length)).collect::<Vec<bool>>();
+            Tensor::<2, Bool>::from_data(TensorData::new(flags, [batch, time]), &device)
+        });
+
+        let audio = self.front_end.forward(rows); // [batch, time, dim]
+        let no_video = audio.zeros_like();
+        let fused = self.fusion_norm.forward(Tensor::cat(vec![audio, no_video], 2)); // [batch, time, 2 dim]
+        let mut x = self.dropout.forward(self.fusion.forward(fused)); // [batch, time, dim]
+        if let Some(padding) = &padding {
+            let wide = padding.clone().unsqueeze_dim::<3>(2).expand(x.dims());
+            x = x.mask_fill(wide, 0.0);
+        }
+        x = x.clone() + self.position.forward(x);
+        x = self.dropout.forward(x);
+        let hidden_keys =
+            padding.map(|padding| padding.reshape([batch, 1, 1, time]).expand([batch, self.heads, time, time]));
+        for layer in &self.layers {
+            x = layer.forward(x, hidden_keys.clone());
+            after_layer(&x);
+        }
+        self.final_norm.forward(x)
+    }
+
+    /// Marks the configured layers as not learning. `load_into` keeps the marks; a module that was unfrozen as a whole
+    /// (`unfreeze`, `train` on a record) is put right by this.
+    pub fn freeze_configured(mut self) -> Self {
+        if self.num_frozen_layers == 0 {
+            return self;
+        }
+        self.front_end = self.front_end.freeze();
+        self.fusion_norm = self.fusion_norm.freeze();
+        self.fusion = self.fusion.freeze();
+        self.position = self.position.freeze();
+        self.final_norm = self.final_norm.freeze();
+        self.dropout = self.dropout.freeze();
+        let frozen = self.num_frozen_layers;
+        let freeze = |(i, layer): (usize, EncoderLayer)| if i < frozen { layer.freeze() } else { layer };
+        self.layers = self.layers.into_iter().enumerate().map(freeze).collect();
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::module_shapes;
+
+    fn tiny(num_frozen_layers: usize) -> AudioEncoderConfig {
+        AudioEncoderConfig {
+            dim: 16,
+            num_layers: 3,
+            num_heads: 2,
+            feed_forward_dim: 24,
+            position_kernel: 5,
+            position_groups: 2,
+            dropout: 0.0,
+            num_frozen_layers,
+        }
+    }
+
+    fn rows(batch: usize, time: usize, device: &Device) -> Tensor<3> {
+        let values: Vec<f32> = (0..batch * time * 104).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect();
+        Tensor::from_data(TensorData::new(values, [batch, time, 104]), device)
+    }
+
+    #[test]
+    fn base_has_the_published_number_of_parameters() {
+        let encoder = AudioEncoderConfig::base().init(&Device::default()).unwrap();
+        assert_eq!(encoder.num_params(), 91_039_616);
+        let names = module_shapes(&encoder, &AudioEncoder::remap());
+        assert_eq!(names["encoder.pos_conv.0.weight_v"], [768, 48, 128]);
+        assert_eq!(names["encoder.layers.11.fc1.weight"], [3072, 768]);
+    }
+
+    #[test]
+    fn padding_changes_nothing_where_there_is_none() {
+        let device = Device::default();
+        device.seed(5);
+        let encoder = tiny(0).init(&device).unwrap();
+        let batch = encoder.forward(rows(2, 9, &device), Some(&[9, 6]));
+        let alone = encoder.forward(rows(2, 9, &device).slice([1..2, 0..6]), None);
+        let difference = (batch.slice([1..2, 0..6]) - alone).abs().max().into_scalar::<f32>();
+        assert!(difference < 1e-5, "{difference}");
+    }
+
+    #[test]
+    fn only_layers_that_are_not_frozen_get_gradients() {
+        let device = Device::default().autodiff();
+        for frozen in [0, 2] {
+            let encoder = tiny(frozen).init(&device).unwrap();
+            let grads = encoder.forward(rows(1, 7, &device), None).powi_scalar(2).sum().backward();
+            let has = |tensor: Tensor<2>| tensor.grad(&grads).is_some();
+            assert_eq!(has(encoder.front_end.weight.val()), frozen == 0);
+            assert_eq!(encoder.final_norm.gamma.val().grad(&grads).is_some(), frozen == 0);
+            assert_eq!(encoder.position.weight_v.val().grad(&grads).is_some(), frozen == 0);
+            for (i, layer) in encoder.layers.iter().enumerate() {
+                assert_eq!(has(layer.test_weight()), i >= frozen, "layer {i}, {frozen} frozen");
+            }
+        }
+    }
+
+    #[test]
+    fn senseless_sizes_are_refused() {
+        for config in [
+            AudioEncoderConfig { num_heads: 3, ..tiny(0) },
+            AudioEncoderConfig { position_groups: 3, ..tiny(0) },
+            AudioEncoderConfig { num_frozen_layers: 4, ..tiny(0) },
+            AudioEncoderConfig { dropout: 1.0, ..tiny(0) },
+            AudioEncoderConfig { dim: 0, ..tiny(0) },
+        ] {
+            assert!(matches!(config.init(&Device::default()), Err(ModelError::Parameter { .. })), "{config:?}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The whole model: speech encoder, autoencoder and denoiser under one configuration, with weights.
+
+use crate::audio::{AudioEncoder, Conditioner, SAMPLES_PER_ROW, speech_rows};
+use crate::autoencoder::Autoencoder;
+use crate::denoiser::LatentDenoiser;
+use crate::diffusion::Schedule;
+use crate::error::{ModelError, ModelResult};
+use crate::preset::LipSyncConfig;
+use crate::weights::{FolderManifest, FolderText, Remap, Storage, WeightsFolder, WeightsWriter, module_shapes};
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use std::path::Path;
+
+/// Rows encoded at once; a longer utterance is encoded in overlapping parts (attention costs grow with the square).
+const PART_ROWS: usize = 1500;
+/// Rows by which neighbouring parts overlap on each side; their outer halves are dropped.
+const OVERLAP_ROWS: usize = 250;
+
+/// The part of the model that listens.
+#[derive(Module, Debug)]
+pub struct SpeechEncoder {
+    /// AV-HuBERT-shaped encoder.
+    pub audio: AudioEncoder,
+    /// From its rows to cross-attention tokens.
+    pub conditioner: Conditioner,
+}
+
+impl SpeechEncoder {
+    /// New, with random weights from the device's generator.
+    ///
+    /// # Errors
+    /// [`ModelError::Parameter`] for sizes that do not fit.
+    pub fn new(config: &LipSyncConfig, device: &Device) -> ModelResult<Self> {
+        Ok(Self { audio: config.audio.init(device)?, conditioner: config.conditioning.init(device)? })
+    }
+}
+
+/// Speech of one clip, encoded: one row per model frame.
+#[derive(Clone, Debug)]
+pub struct SpeechTokens {
+    rows: Tensor<2>,
+}
+
+impl SpeechTokens {
+    /// Number of model frames (25 per second).
+    pub fn num_frames(&self) -> usize {
+        self.rows.dims()[0]
+    }
+
+    pub(crate) fn rows(&self) -> Tensor<2> {
+        self.rows.clone()
+    }
+}
+
+/// The model.
+#[derive(Debug)]
+pub struct LipSync {
+    config: LipSyncConfig,
+    device: Device,
+    /// First stage.
+    pub autoencoder: Autoencoder,
+    /// U-Net and bottleneck.
+    pub denoiser: LatentDenoiser,
+    /// Speech.
+    pub speech: SpeechEncoder,
+    pub(crate) schedule: Schedule,
+}
+
+/// Names on disk of the four parts.
+struct Names {
+    autoencoder: Remap,
+    denoiser: Remap,
+    audio: Remap,
+    conditioner: Remap,
+}
+
+impl Names {
+    fn of(config: &LipSyncConfig) -> Self {
+        Self {
+            autoencoder: Remap::identity().with_prefix("autoencoder."),
+            denoiser: LatentDenoiser::remap(&config.unet).with_prefix("denoiser."),
+            audio: AudioEncoder::remap().with_prefix("audio."),
+            conditioner: Conditioner::remap().with_prefix("conditioner."),
+        }
+    }
+}
+
+impl LipSync {
+    /// An untrained model; equal seeds give equal weights.
+    ///
+    /// # Errors
+    /// [`ModelError::Parameter`] when the parts of the configuration do not fit each other.
+    pub fn random(config: &LipSyncConfig, seed: u64, device: &Device) -> ModelResult<Self> {
+        config.check()?;
+        device.seed(seed);
+        Ok(Self {
+            autoencoder: Autoencoder::new(&config.autoencoder, device),
+            denoiser: LatentDenoiser::new(&config.unet, config.priors, device),
+            speech: SpeechEncoder::new(config, device)?,
+            schedule: Schedule::paper(),
+            config: config.clone(),
+            device: device.clone(),
+        })
+    }
+
+    /// Puts trained parts together.
+    ///
+    /// # Errors
+    /// [`ModelError::Parameter`] when the parts of the configuration do not fit each other.
+    pub fn from_parts(
+        config: LipSyncConfig,
+        autoencoder: Autoencoder,
+        denoiser: LatentDenoiser,
+        speech: SpeechEncoder,
+        device: &Device,
+    ) -> ModelResult<Self> {
+        config.check()?;
+        Ok(Self { config, device: device.clone(), autoencoder, denoiser, speech, schedule: Schedule::paper() })
+    }
+
+    /// Loads a weights folder: checksums first, then every tensor checked against the configuration.
+    ///
+    /// # Errors
+    /// [`ModelError::Weights`] and [`ModelError::WeightsMismatch`] for folders that are absent, damaged or made for
+    /// another model.
+    pub fn load(folder: &Path, device: &Device) -> ModelResult<Self> {
+        let files = WeightsFolder::open(folder)?;
+        let config = LipSyncConfig::from_toml(files.config_toml())?;
+        let model = Self::random(&config, 0, device)?;
+        let names = Names::of(&config);
+        files.check(&[
+            (module_shapes(&model.autoencoder, &names.autoencoder), &names.autoencoder),
+            (module_shapes(&model.denoiser, &names.denoiser), &names.denoiser),
+            (module_shapes(&model.speech.audio, &names.audio), &names.audio),
+            (module_shapes(&model.speech.conditioner, &names.conditioner), &names.conditioner),
+        ])?;
+        Ok(Self {
+            autoencoder: files.load(model.autoencoder, &names.autoencoder)?,
+            denoiser: files.load(model.denoiser, &names.denoiser)?,
+            speech: SpeechEncoder {
+                audio: files.load(model.speech.audio, &names.audio)?,
+                conditioner: files.load(model.speech.conditioner, &names.conditioner)?,
+            },
+            ..model
+        })
+    }
+
+    /// Writes a weights folder.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`]; [`ModelError::Limit`] when a value does not fit the storage type.
+    pub fn save(&self, folder: &Path, storage: Storage, card: &str, licence: &str) -> ModelResult<FolderManifest> {
+        let names = Names::of(&self.config);
+        let mut writer = WeightsWriter::new();
+        writer.add(&self.autoencoder, &names.autoencoder)?;
+        writer.add(&self.denoiser, &names.denoiser)?;
+        writer.add(&self.speech.audio, &names.audio)?;
+        writer.add(&self.speech.conditioner, &names.conditioner)?;
+        let config_toml = self.config.to_toml()?;
+        writer.save(folder, storage, FolderText { config_toml: &config_toml, model_card: card, licence })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &LipSyncConfig {
+        &self.config
+    }
+
+    /// Where the tensors live.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Parameters of autoencoder, denoiser (with bottleneck) and speech encoder (with conditioner).
+    pub fn num_params(&self) -> [usize; 3] {
+        [self.autoencoder.num_params(), self.denoiser.num_params(), self.speech.num_params()]
+    }
+
+    /// Encodes the whole utterance, once. Beyond its end the rows stand for silence.
+    ///
+    /// # Shapes
+    /// 16 kHz mono samples -> one row per model frame
+    ///
+    /// # Errors
+    /// [`ModelError::Parameter`] for zero frames.
+    pub fn encode_speech(&self, samples_16k: &[i16], num_frames: usize) -> ModelResult<SpeechTokens> {
+        if num_frames == 0 {
+            let allowed = format!("needs at least one frame ({SAMPLES_PER_ROW} samples)");
+            return Err(ModelError::parameter("speech", "num_frames", num_frames, allowed));
+        }
+        let rows = speech_rows(samples_16k, num_frames);
+        let step = PART_ROWS - 2 * OVERLAP_ROWS;
+        let mut parts = Vec::new();
+        let mut from = 0;
+        while from < num_frames {
+            // The kept rows are from..to; what is encoded reaches over by the overlap on both sides.
+            let whole = num_frames <= PART_ROWS;
+            let to = if whole { num_frames } else { (from + step).min(num_frames) };
+            let (left, right) = (from.saturating_sub(OVERLAP_ROWS), (to + OVERLAP_ROWS).min(num_frames));
+            let encoded = self.speech.audio.encode(&rows[left..right], &self.device);
+            parts.push(encoded.narrow(0, from - left, to - from));
+            from = to;
+        }
+        Ok(SpeechTokens { rows: Tensor::cat(parts, 0) })
+    }
+}

@@ -1,0 +1,55 @@
+//! What can go wrong in training, split by whose fault it is.
+
+use std::path::{Path, PathBuf};
+use syncdiff_model::ModelError;
+
+/// Result of this crate.
+pub type TrainResult<T> = Result<T, TrainError>;
+
+/// What went wrong in training.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The prepared data cannot be used.
+    #[error("train: {0}")]
+    Data(String),
+    /// A network or its weights cannot be used.
+    #[error("train: {0}")]
+    Model(#[from] ModelError),
+    /// A setting is out of range or does not fit the run.
+    #[error("train: {name} = {value}: {allowed}")]
+    Parameter {
+        /// Name as in the configuration.
+        name: &'static str,
+        /// The value given.
+        value: String,
+        /// What would be allowed.
+        allowed: String,
+    },
+    /// The loss or the gradients are not finite; the last good checkpoint stays.
+    #[error(
+        "train: step {step}: {what} is {value}. The state before this step is kept; lower the learning rate or look at \
+         the samples of this step"
+    )]
+    NotFinite {
+        /// Step at which it happened.
+        step: u64,
+        /// "loss" or "gradient norm".
+        what: &'static str,
+        /// The value.
+        value: f32,
+    },
+    /// A file of the run folder cannot be written or read.
+    #[error("train: {path}: {reason}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's or the reader's words.
+        reason: String,
+    },
+}
+
+impl TrainError {
+    pub(crate) fn io(path: &Path, reason: impl std::fmt::Display) -> Self {
+        Self::Io { path: path.to_path_buf(), reason: reason.to_string() }
+    }
+}

@@ -1,0 +1,69 @@
+//! Settings that every trainer shares.
+
+use serde::{Deserialize, Serialize};
+
+/// How long and how fast a model learns, and how often it is saved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainOptions {
+    /// Optimiser steps in all; a resumed run goes on to this number.
+    pub steps: u64,
+    /// Samples (frames, or utterances for the speech encoder) per step.
+    pub batch_size: usize,
+    /// Peak learning rate of AdamW.
+    pub learning_rate: f64,
+    /// Steps over which the rate rises from zero.
+    pub warmup_steps: u64,
+    /// Share of the peak rate that is left at the last step (cosine decay); 1 keeps it constant.
+    pub final_rate: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Largest global gradient norm.
+    pub clip_norm: f64,
+    /// Largest decay of the moving average of the weights.
+    pub ema_decay: f64,
+    /// Seed of initialisation, data order and noise.
+    pub seed: u64,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Checkpoints kept.
+    pub keep_checkpoints: usize,
+    /// Steps between lines of `stats.jsonl`.
+    pub log_every: u64,
+}
+
+impl TrainOptions {
+    /// Learning rate of a step, counted from 0.
+    pub fn rate_at(&self, step: u64) -> f64 {
+        let warmup = ((step + 1) as f64 / self.warmup_steps.max(1) as f64).min(1.0);
+        let progress = (step as f64 / self.steps.max(1) as f64).min(1.0);
+        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
+        self.learning_rate * warmup * (self.final_rate + (1.0 - self.final_rate) * cosine)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_rises_then_falls_to_its_final_share() {
+        let options = TrainOptions {
+            steps: 100,
+            batch_size: 1,
+            learning_rate: 1e-3,
+            warmup_steps: 10,
+            final_rate: 0.1,
+            weight_decay: 0.0,
+            clip_norm: 1.0,
+            ema_decay: 0.999,
+            seed: 0,
+            checkpoint_every: 10,
+            keep_checkpoints: 1,
+            log_every: 1,
+        };
+        assert!((options.rate_at(0) - 1e-4).abs() < 1e-9);
+        assert!(options.rate_at(9) > 9e-4);
+        assert!((options.rate_at(100) - 1e-4).abs() < 1e-9);
+    }
+}

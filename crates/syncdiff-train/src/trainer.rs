@@ -1,0 +1,207 @@
+//! The training loop: one for every model of the system.
+
+use crate::checkpoint::{Checkpoints, Position};
+use crate::error::{TrainError, TrainResult};
+use crate::gradients::clip_global_norm;
+use crate::options::TrainOptions;
+use burn::module::Module;
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::Tensor;
+use serde::Serialize;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use syncdiff_model::diffusion::Ema;
+
+/// Loss of one step: the value that is differentiated and named parts for the log.
+pub struct StepLoss {
+    /// Scalar, shape [1].
+    pub loss: Tensor<1>,
+    /// Name and value.
+    pub parts: Vec<(&'static str, f32)>,
+}
+
+/// A model being trained: everything a step needs must be a function of the model, the data and the step number,
+/// so that a resumed run repeats an uninterrupted one.
+pub trait Task<M: Module> {
+    /// Loss of one step on the training data.
+    ///
+    /// # Errors
+    /// When the data cannot be read.
+    fn loss(&self, model: &M, step: u64) -> TrainResult<StepLoss>;
+
+    /// Changes the model outside of the gradient (for example a codebook's start); called before each step.
+    ///
+    /// # Errors
+    /// When the data cannot be read.
+    fn before_step(&self, model: M, _step: u64) -> TrainResult<M> {
+        Ok(model)
+    }
+
+    /// Figures on held-out data, from the moving average of the weights; called at each checkpoint.
+    ///
+    /// # Errors
+    /// When the data cannot be read.
+    fn validate(&self, _shadow: &M) -> TrainResult<Vec<(&'static str, f32)>> {
+        Ok(Vec::new())
+    }
+}
+
+/// One line of `stats.jsonl`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stats {
+    /// Steps done.
+    pub step: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// Mean loss since the last line.
+    pub loss: f32,
+    /// Mean global gradient norm before clipping since the last line.
+    pub gradient_norm: f64,
+    /// Learning rate.
+    pub rate: f64,
+    /// Seconds of training in all.
+    pub seconds: f64,
+    /// Named parts of the loss, or held-out figures.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<(&'static str, f32)>,
+    /// Held-out figures, at checkpoints.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub valid: Vec<(&'static str, f32)>,
+}
+
+/// What training returns.
+pub struct Trained<M> {
+    /// The weights of the last step.
+    pub model: M,
+    /// Their moving average: what is shipped.
+    pub shadow: M,
+    /// Steps done, over all parts of the run.
+    pub step: u64,
+    /// Seconds of training, over all parts of the run.
+    pub seconds: f64,
+}
+
+/// A monotonic clock in seconds, given from outside: this room reads none itself.
+pub type Clock<'a> = &'a dyn Fn() -> f64;
+
+/// Trains `model` to `options.steps`, going on from the newest checkpoint of `run` if there is one.
+///
+/// `report` receives every line of the log and may end the run by returning `false`; a checkpoint is written first.
+///
+/// # Errors
+/// A loss or gradient that is not finite, data that cannot be read, a run folder that cannot be written.
+pub fn train<M: Module + 'static>(
+    task: &impl Task<M>,
+    model: M,
+    options: &TrainOptions,
+    run: &Path,
+    clock: Clock<'_>,
+    report: &mut dyn FnMut(&Stats) -> bool,
+) -> TrainResult<Trained<M>> {
+    let checkpoints = Checkpoints::new(run, options.keep_checkpoints)?;
+    let new_optimizer = || -> ModuleOptimizer {
+        AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(options.weight_decay as f32).init()
+    };
+    let (mut model, mut shadow, mut optimizer, mut position) = match checkpoints.latest(&model, new_optimizer)? {
+        Some(restored) => (restored.model, restored.shadow, restored.optimizer, restored.position),
+        None => {
+            let shadow = Ema::shadow_of(&model);
+            (model, shadow, new_optimizer(), Position { step: 0, ema_updates: 0, seconds: 0.0 })
+        }
+    };
+    let mut ema = Ema::new(options.ema_decay, position.ema_updates);
+    let mut log = Log::open(run)?;
+    let started = clock() - position.seconds;
+    let mut window = Window::default();
+    while position.step < options.steps {
+        let step = position.step;
+        model = task.before_step(model, step)?;
+        let StepLoss { loss, parts } = task.loss(&model, step)?;
+        let value = loss.clone().into_scalar::<f32>();
+        finite(step, "loss", value)?;
+        let mut gradients = GradientsParams::from_grads(loss.backward(), &model);
+        let norm = clip_global_norm(&model, &mut gradients, options.clip_norm);
+        finite(step, "gradient norm", norm as f32)?;
+        model = optimizer.step(options.rate_at(step), model, gradients);
+        shadow = ema.update(shadow, &model);
+        position = Position { step: step + 1, ema_updates: ema.num_updates(), seconds: clock() - started };
+        window.add(value, norm);
+        let last = position.step == options.steps;
+        let save = last || position.step.is_multiple_of(options.checkpoint_every);
+        if save || position.step.is_multiple_of(options.log_every) {
+            let valid = if save { task.validate(&shadow)? } else { Vec::new() };
+            let stats = window.take(position.step, options, position.seconds, parts, valid);
+            log.write(&stats)?;
+            let go_on = report(&stats);
+            if save || !go_on {
+                checkpoints.save(&model, &shadow, &optimizer, &position)?;
+            }
+            if !go_on {
+                break;
+            }
+        }
+    }
+    Ok(Trained { model, shadow, step: position.step, seconds: position.seconds })
+}
+
+fn finite(step: u64, what: &'static str, value: f32) -> TrainResult<()> {
+    if value.is_finite() { Ok(()) } else { Err(TrainError::NotFinite { step, what, value }) }
+}
+
+/// Sums since the last line of the log.
+#[derive(Default)]
+struct Window {
+    loss: f64,
+    norm: f64,
+    count: u64,
+}
+
+impl Window {
+    fn add(&mut self, loss: f32, norm: f64) {
+        self.loss += f64::from(loss);
+        self.norm += norm;
+        self.count += 1;
+    }
+
+    fn take(
+        &mut self,
+        step: u64,
+        options: &TrainOptions,
+        seconds: f64,
+        parts: Vec<(&'static str, f32)>,
+        valid: Vec<(&'static str, f32)>,
+    ) -> Stats {
+        let count = self.count.max(1) as f64;
+        let stats = Stats {
+            step,
+            steps: options.steps,
+            loss: (self.loss / count) as f32,
+            gradient_norm: self.norm / count,
+            rate: options.rate_at(step - 1),
+            seconds,
+            parts,
+            valid,
+        };
+        *self = Self::default();
+        stats
+    }
+}
+
+struct Log {
+    file: std::fs::File,
+    path: std::path::PathBuf,
+}
+
+impl Log {
+    fn open(run: &Path) -> TrainResult<Self> {
+        let path = run.join("stats.jsonl");
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| TrainError::io(&path, e))?;
+        Ok(Self { file, path })
+    }
+
+    fn write(&mut self, stats: &Stats) -> TrainResult<()> {
+        let line = serde_json::to_string(stats).map_err(|e| TrainError::io(&self.path, e))?;
+        writeln!(self.file, "{line}").map_err(|e| TrainError::io(&self.path, e))
+    }
+}

@@ -1,0 +1,89 @@
+//! The program on one page: a clip and a speech in, a clip that speaks out.
+
+use std::time::Instant;
+
+use syncdiff_face::{FaceChoice, FaceModels, SmoothOptions};
+use syncdiff_media::{Plan, Rational, SourceWalk, Tools};
+
+use crate::clock::{Clock, Phase};
+use crate::error::{Error, Outcome};
+use crate::network::Network;
+use crate::preview::preview_range;
+use crate::progress::{Stage, Watch};
+use crate::render::{FADE_FRAMES, Scene, render};
+use crate::report::{Report, Summary};
+use crate::settings::{GenerateSettings, Silence};
+use crate::sink::Sink;
+use crate::source::Source;
+use crate::tracking::track;
+use crate::{device, silence};
+
+/// Makes the mouth of a clip follow a speech.
+///
+/// Two passes over the clip: the first finds the faces, so that a clip without any ends here, before a network is
+/// read; the second draws and writes frame by frame in bounded memory. The output appears only when it is whole.
+///
+/// # Errors
+/// Everything that [`Error`] lists; then no output is written, and one that was there stays.
+pub fn generate(tools: &Tools, settings: &GenerateSettings, watch: &mut Watch<'_>) -> Outcome<Report> {
+    let (start, mut clock) = (Instant::now(), Clock::default());
+    let choice: FaceChoice = settings.face.parse()?;
+    let still_rate: Rational = settings.fps.parse().map_err(|wrong: String| Error::usage(wrong, "give --fps 25"))?;
+    let (device, device_name) = device::resolve(settings.device)?;
+    let recipe = Network::recipe(settings)?;
+
+    let source = Source::open(tools, settings, still_rate)?;
+    let models = FaceModels::load(&settings.face_models)?;
+    let speech = clock.time(Phase::Audio, || source.speech(tools))?;
+    let needed = source.needed(settings.length, &speech);
+    let mut ignore = |_: usize, _: &_, _: &_| {};
+    let tracked = track(tools, &source.video, &models, &source.read, needed, &mut ignore, &mut clock, watch)?;
+    tracked.require_a_face(&settings.video)?;
+    let face = tracked.table.choose(&choice)?;
+    let alignment = tracked.table.alignment(face, &SmoothOptions::default());
+    let plan = Plan::new(&tracked.index, settings.length, speech.duration())?;
+
+    watch.step(Stage::Load, 0, None)?;
+    let mut network = clock.time(Phase::Load, || Network::load(recipe, &device))?;
+    watch.step(Stage::Speech, 0, None)?;
+    clock.time(Phase::Audio, || network.listen(&speech.samples, &plan))?;
+    let speaking = (settings.silence == Silence::Keep).then(|| silence::of_plan(&speech.samples, &plan));
+    let speech_opacity = speaking.as_ref().map(|speaking| silence::opacity(speaking, FADE_FRAMES));
+
+    let scene = Scene {
+        plan: &plan,
+        alignment: &alignment,
+        cuts: tracked.table.cuts(),
+        speech_opacity: speech_opacity.as_deref(),
+        composite: settings.composite,
+        model: &network,
+    };
+    let outputs = match settings.preview {
+        Some(_) => preview_range(&plan, &alignment, &speech.samples)
+            .ok_or_else(|| Error::NoFace { path: settings.video.clone(), frames: tracked.table.num_frames() })?,
+        None => 0..plan.len(),
+    };
+    let walk = SourceWalk::new(tools, &source.video, &tracked.index, &plan, outputs.clone(), &source.read)?;
+    let mut sink = Sink::open(tools, settings, &source, &plan, &outputs)?;
+    let counts = render(&scene, outputs, walk, &mut |frame, clock| sink.take(&frame, clock), &mut clock, watch)?;
+    watch.check()?;
+    let written = clock.time(Phase::Encode, || sink.finish())?;
+
+    let summary = Summary {
+        settings,
+        model: network.about(),
+        device: device_name.to_string(),
+        source: &source,
+        tracked: &tracked,
+        face,
+        alignment: &alignment,
+        speech: &speech,
+        speaking: speaking.as_deref(),
+        plan: &plan,
+        counts,
+        written,
+        clock: &clock,
+        total_secs: start.elapsed().as_secs_f64(),
+    };
+    summary.report(tools.check()?)
+}

@@ -1,0 +1,77 @@
+//! What a generation is asked to do, fully resolved: this is what `--print-config` prints and the report repeats.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use syncdiff_media::LengthPolicy;
+
+use crate::device::DeviceChoice;
+
+/// How the generated mouth gets into the frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Composite {
+    /// Only the hidden region, feathered and colour-matched, at the frame's own resolution.
+    #[default]
+    Soft,
+    /// The whole decoded crop as it is, edge and all, as the paper shows it: nothing of the model is hidden.
+    None,
+}
+
+/// What the mouth does where the speech is silent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Silence {
+    /// The model decides.
+    #[default]
+    Model,
+    /// The original mouth is kept, with a cross-fade.
+    Keep,
+}
+
+/// One job of `generate`. Paths are as given.
+#[derive(Clone, Debug, Serialize)]
+pub struct GenerateSettings {
+    /// The clip or picture that shows the face.
+    pub video: PathBuf,
+    /// The file whose sound the mouth follows.
+    pub audio: PathBuf,
+    /// The file whose sound goes into the output instead of `audio`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mix: Option<PathBuf>,
+    /// The output.
+    pub out: PathBuf,
+    /// Folder of the model's weights.
+    pub weights: PathBuf,
+    /// Folder of the face models.
+    pub face_models: PathBuf,
+    /// Where the networks run.
+    pub device: DeviceChoice,
+    /// Sampler; the model's own default if none is given.
+    pub sampler: Option<String>,
+    /// Steps of the sampler; the model's own default if none are given.
+    pub steps: Option<usize>,
+    /// Seed of all noise.
+    pub seed: u64,
+    /// What decides the length of the output.
+    pub length: LengthPolicy,
+    /// Which face.
+    pub face: String,
+    /// Frames a second of a still picture.
+    pub fps: String,
+    /// Quality of the encoder, 0 (lossless) to 51.
+    pub crf: u8,
+    /// How the mouth gets into the frame.
+    pub composite: Composite,
+    /// What happens in silence.
+    pub silence: Silence,
+    /// Writes one frame here and no video.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preview: Option<PathBuf>,
+    /// Writes what was done here, as JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<PathBuf>,
+    /// Writes every frame as PNG into this folder, before encoding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frames: Option<PathBuf>,
+}
