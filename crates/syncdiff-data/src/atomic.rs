@@ -6,6 +6,9 @@ use std::path::Path;
 
 use crate::error::DataError;
 
+/// How temporary files begin.
+const PARTIAL: &str = ".part-";
+
 /// Writes a file beside its final place, forces it to the disk and renames it; on any failure the
 /// temporary file is removed and an older file stays as it was. Missing folders are made.
 pub(crate) fn write_whole(
@@ -16,14 +19,29 @@ pub(crate) fn write_whole(
     let io = |source| DataError::io(STAGE, path, source);
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(io)?;
-    let mut temporary =
-        tempfile::Builder::new().prefix(".part-").tempfile_in(folder).map_err(io)?;
+    let mut temporary = tempfile::Builder::new().prefix(PARTIAL).tempfile_in(folder).map_err(io)?;
     let mut buffered = BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
     write(&mut buffered).and_then(|()| buffered.flush()).map_err(io)?;
     drop(buffered);
     make_readable(temporary.as_file()).map_err(io)?;
     temporary.as_file().sync_data().map_err(io)?;
     temporary.persist(path).map_err(|error| io(error.error))?;
+    Ok(())
+}
+
+/// Removes the temporary files that a killed run has left below a folder. To be called only by the
+/// one process that may write there.
+pub(crate) fn remove_partials(folder: &Path) -> Result<(), DataError> {
+    let io = |error| DataError::io("clean up", folder, error);
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let kind = entry.file_type().map_err(io)?;
+        if kind.is_dir() {
+            remove_partials(&entry.path())?;
+        } else if kind.is_file() && entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            std::fs::remove_file(entry.path()).map_err(io)?;
+        }
+    }
     Ok(())
 }
 

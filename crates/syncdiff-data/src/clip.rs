@@ -9,9 +9,7 @@ use sha2::{Digest, Sha256};
 use syncdiff_face::{Affine, NUM_LANDMARKS};
 use syncdiff_media::time::SAMPLES_PER_MODEL_FRAME;
 
-use crate::container::{
-    Array, Container, f32_bytes, f32_values, i16_bytes, i16_values, write_container,
-};
+use crate::container::{Array, Container, f32_bytes, f32_values, i16_bytes, i16_values, write_container};
 use crate::error::DataError;
 
 /// Name and version of the file format.
@@ -100,32 +98,25 @@ impl ClipArrays {
     }
 
     /// Writes the clip; an existing file is replaced only when the new one is whole. Equal content
-    /// gives equal bytes.
+    /// gives equal bytes. Returns [`ClipArrays::content_hash`].
     ///
     /// # Errors
     /// [`DataError::Io`], [`DataError::DiskFull`]; [`DataError::Internal`] if the lengths of the
     /// arrays do not fit together.
-    pub fn write(&self, path: &Path, meta: &ClipMeta) -> Result<(), DataError> {
+    pub fn write(&self, path: &Path, meta: &ClipMeta) -> Result<String, DataError> {
         self.check()?;
         let (n, r) = (self.num_frames(), self.crop_size);
-        let mut words: BTreeMap<String, String> = meta
-            .words()
-            .map(|(name, value)| (name.to_owned(), value.clone()))
-            .into_iter()
-            .collect();
+        let mut words: BTreeMap<String, String> =
+            meta.words().map(|(name, value)| (name.to_owned(), value.clone())).into_iter().collect();
         words.insert("format".into(), CLIP_FORMAT.into());
         words.insert("crop_size".into(), r.to_string());
-        words.insert("content".into(), self.content_hash());
+        let content = self.content_hash();
+        words.insert("content".into(), content.clone());
         let matrices = f32_bytes(&self.crop_from_frame);
         let landmarks = f32_bytes(&self.landmarks);
         let opening = f32_bytes(&self.opening);
         let speech = i16_bytes(&self.speech);
-        let array = |name, dtype, shape: &[usize], bytes| Array {
-            name,
-            dtype,
-            shape: shape.to_vec(),
-            bytes,
-        };
+        let array = |name, dtype, shape: &[usize], bytes| Array { name, dtype, shape: shape.to_vec(), bytes };
         let arrays = [
             array("crop_from_frame", Dtype::F32, &[n, 2, 3], &matrices[..]),
             array("landmarks", Dtype::F32, &[n, NUM_LANDMARKS, 2], &landmarks),
@@ -134,7 +125,8 @@ impl ClipArrays {
             array("valid", Dtype::U8, &[n], &self.valid),
             array("frames", Dtype::U8, &[n, r, r, 3], &self.frames),
         ];
-        write_container(path, &words, &arrays)
+        write_container(path, &words, &arrays)?;
+        Ok(content)
     }
 }
 
@@ -202,8 +194,7 @@ impl Clip {
         let crop_from_frame = floats("crop_from_frame", &[n, 2, 3])?;
         let landmarks = floats("landmarks", &[n, NUM_LANDMARKS, 2])?;
         let opening = floats("opening", &[n])?;
-        let speech =
-            i16_values(&file.bytes[file.expect("speech", Dtype::I16, &[n * FRAME_SAMPLES])?]);
+        let speech = i16_values(&file.bytes[file.expect("speech", Dtype::I16, &[n * FRAME_SAMPLES])?]);
         let word = |name: &str| file.words.get(name).cloned().unwrap_or_default();
         let meta = ClipMeta {
             clip: file.word("clip")?.to_owned(),
@@ -334,11 +325,8 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (a, b) = (folder.path().join("x/a.safetensors"), folder.path().join("b"));
         let arrays = arrays(5, 8);
-        let meta = ClipMeta {
-            clip: "train/c/s/a".into(),
-            transcript: "näh \"quoted\"\t".into(),
-            ..ClipMeta::default()
-        };
+        let meta =
+            ClipMeta { clip: "train/c/s/a".into(), transcript: "näh \"quoted\"\t".into(), ..ClipMeta::default() };
         arrays.write(&a, &meta).unwrap();
         arrays.write(&b, &meta).unwrap();
         assert_eq!(std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap());

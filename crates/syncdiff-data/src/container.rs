@@ -96,10 +96,7 @@ impl Container {
     }
 
     /// Type, shape and place of an array.
-    pub(crate) fn array(
-        &self,
-        name: &str,
-    ) -> Result<(Dtype, &[usize], Range<usize>), DataError> {
+    pub(crate) fn array(&self, name: &str) -> Result<(Dtype, &[usize], Range<usize>), DataError> {
         match self.arrays.get(name) {
             Some((dtype, shape, range)) => Ok((*dtype, shape, range.clone())),
             None => Err(self.bad(format!("there is no array `{name}`"))),
@@ -107,17 +104,12 @@ impl Container {
     }
 
     /// Place of an array of known type and shape.
-    pub(crate) fn expect(
-        &self,
-        name: &str,
-        dtype: Dtype,
-        shape: &[usize],
-    ) -> Result<Range<usize>, DataError> {
+    pub(crate) fn expect(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<Range<usize>, DataError> {
         let (found_dtype, found_shape, range) = self.array(name)?;
         if found_dtype != dtype || found_shape != shape {
-            return Err(self.bad(format!(
-                "array `{name}` is {found_dtype:?} {found_shape:?}, expected {dtype:?} {shape:?}"
-            )));
+            return Err(
+                self.bad(format!("array `{name}` is {found_dtype:?} {found_shape:?}, expected {dtype:?} {shape:?}"))
+            );
         }
         Ok(range)
     }

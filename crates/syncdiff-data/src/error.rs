@@ -123,9 +123,7 @@ impl DataError {
     /// Whose fault this error is.
     pub fn fault(&self) -> Fault {
         match self {
-            DataError::Manifest { .. } | DataError::NoClips { .. } | DataError::BadFile { .. } => {
-                Fault::Input
-            }
+            DataError::Manifest { .. } | DataError::NoClips { .. } | DataError::BadFile { .. } => Fault::Input,
             DataError::Parameter { .. } => Fault::Usage,
             DataError::DiskFull { .. } | DataError::Io { .. } => Fault::Io,
             DataError::Cancelled { .. } => Fault::Cancelled,

@@ -31,8 +31,6 @@ pub use index::{ClipEntry, INDEX_FILE};
 pub use latents::{LatentKey, LatentStore, LatentType, Latents};
 pub use manifest::{ClipSource, read_manifest, scan_folder};
 pub use mirror::MIRRORED_LANDMARK;
-pub use prepare::{
-    ClipReport, PrepareOptions, PrepareReport, Progress, REPORT_FILE, Verdict, prepare,
-};
+pub use prepare::{ClipReport, PrepareOptions, PrepareReport, Progress, REPORT_FILE, Verdict, prepare};
 pub use rng::Draws;
 pub use sample::{Balance, Sample, SampleOptions, SampleSpec, Sampler};

@@ -45,8 +45,7 @@ fn tame(part: &str) -> String {
 }
 
 /// File name endings that a folder is searched for.
-const VIDEO_ENDINGS: [&str; 9] =
-    ["mp4", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "m4v", "flv"];
+const VIDEO_ENDINGS: [&str; 9] = ["mp4", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "m4v", "flv"];
 
 /// Deepest nesting of folders that is followed; links are not.
 const MAX_DEPTH: usize = 16;
@@ -62,11 +61,7 @@ const MAX_DEPTH: usize = 16;
 /// [`DataError::Io`], [`DataError::Manifest`] with the line, [`DataError::NoClips`].
 pub fn read_manifest(path: &Path) -> Result<Vec<ClipSource>, DataError> {
     let bytes = std::fs::read(path).map_err(|error| DataError::io("manifest", path, error))?;
-    let wrong = |line: usize, detail: String| DataError::Manifest {
-        path: path.to_path_buf(),
-        line: line + 1,
-        detail,
-    };
+    let wrong = |line: usize, detail: String| DataError::Manifest { path: path.to_path_buf(), line: line + 1, detail };
     let text = String::from_utf8(bytes).map_err(|error| {
         let before = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..before].iter().filter(|b| **b == b'\n').count();
@@ -95,13 +90,10 @@ pub fn read_manifest(path: &Path) -> Result<Vec<ClipSource>, DataError> {
     for (number, line) in lines {
         let cells: Vec<&str> = line.split('\t').map(str::trim).collect();
         if cells.len() > columns.len() {
-            let detail =
-                format!("{} cells for {} columns; a tab too many?", cells.len(), columns.len());
+            let detail = format!("{} cells for {} columns; a tab too many?", cells.len(), columns.len());
             return Err(wrong(number, detail));
         }
-        let cell = |name: &str| {
-            columns.get(name).and_then(|at| cells.get(*at)).copied().unwrap_or_default()
-        };
+        let cell = |name: &str| columns.get(name).and_then(|at| cells.get(*at)).copied().unwrap_or_default();
         let word = |name: &str, otherwise: &str| {
             let value = cell(name);
             if value.is_empty() { otherwise.to_owned() } else { value.to_owned() }
@@ -188,11 +180,7 @@ fn folder_name(relative: &Path) -> String {
 }
 
 /// Makes every key unique, in order.
-fn finish(
-    mut clips: Vec<ClipSource>,
-    path: &Path,
-    remedy: &'static str,
-) -> Result<Vec<ClipSource>, DataError> {
+fn finish(mut clips: Vec<ClipSource>, path: &Path, remedy: &'static str) -> Result<Vec<ClipSource>, DataError> {
     if clips.is_empty() {
         return Err(DataError::NoClips { path: path.to_path_buf(), remedy });
     }
@@ -264,9 +252,7 @@ mod tests {
 
     #[test]
     fn keys_are_unique_and_never_leave_the_folder() {
-        let clips =
-            manifest(b"path\tspeaker\tsplit\n../x/a.mp4\t..\t/\nb/A.mkv\t..\t/\n-c.mp4\t\t\n")
-                .unwrap();
+        let clips = manifest(b"path\tspeaker\tsplit\n../x/a.mp4\t..\t/\nb/A.mkv\t..\t/\n-c.mp4\t\t\n").unwrap();
         let keys: Vec<String> = clips.iter().map(ClipSource::key).collect();
         assert_eq!(keys, ["_/unknown/_../a", "_/unknown/_../A~2", "train/unknown/unknown/_-c"]);
     }
@@ -279,8 +265,7 @@ mod tests {
             std::fs::write(folder.path().join(name), b"x").unwrap();
         }
         let clips = scan_folder(folder.path()).unwrap();
-        let found: Vec<_> =
-            clips.iter().map(|c| (c.speaker.as_str(), c.name.as_str())).collect();
+        let found: Vec<_> = clips.iter().map(|c| (c.speaker.as_str(), c.name.as_str())).collect();
         assert_eq!(found, [("unknown", "a"), ("p", "1"), ("p_q", "2")]);
         let empty = tempfile::tempdir().unwrap();
         assert!(matches!(scan_folder(empty.path()), Err(DataError::NoClips { .. })));

@@ -1,1 +1,13 @@
-//! Numbers for generated videos
+//! Numbers for generated videos: picture quality and lip movement against a reference.
+
+mod compare;
+mod error;
+mod lips;
+mod picture;
+mod sheet;
+
+pub use compare::{ClipFigures, FaceSeries, compare, measure_faces};
+pub use error::{EvalError, EvalResult};
+pub use lips::{correlation, shifted};
+pub use picture::{mse, psnr, psnr_u8wrap, ssim};
+pub use sheet::{SheetRow, contact_sheet};

@@ -23,9 +23,7 @@ impl Affine {
     /// then a shift by `shift`.
     pub fn similarity(scale: f64, angle: f64, shift: Point) -> Self {
         let (sin, cos) = angle.sin_cos();
-        Affine {
-            m: [[scale * cos, -scale * sin, shift[0]], [scale * sin, scale * cos, shift[1]]],
-        }
+        Affine { m: [[scale * cos, -scale * sin, shift[0]], [scale * sin, scale * cos, shift[1]]] }
     }
 
     /// The image of a point.
@@ -59,8 +57,7 @@ impl Affine {
         }
         let [[a, b, tx], [c, d, ty]] = self.m;
         let (ia, ib, ic, id) = (d / det, -b / det, -c / det, a / det);
-        let inverse =
-            Affine { m: [[ia, ib, -(ia * tx + ib * ty)], [ic, id, -(ic * tx + id * ty)]] };
+        let inverse = Affine { m: [[ia, ib, -(ia * tx + ib * ty)], [ic, id, -(ic * tx + id * ty)]] };
         inverse.m.iter().flatten().all(|v| v.is_finite()).then_some(inverse)
     }
 
@@ -124,12 +121,7 @@ impl FaceBox {
     pub fn around(points: impl IntoIterator<Item = [f32; 2]>) -> Option<FaceBox> {
         points.into_iter().fold(None, |acc: Option<FaceBox>, [x, y]| {
             let b = acc.unwrap_or(FaceBox { x0: x, y0: y, x1: x, y1: y });
-            Some(FaceBox {
-                x0: b.x0.min(x),
-                y0: b.y0.min(y),
-                x1: b.x1.max(x),
-                y1: b.y1.max(y),
-            })
+            Some(FaceBox { x0: b.x0.min(x), y0: b.y0.min(y), x1: b.x1.max(x), y1: b.y1.max(y) })
         })
     }
 }

@@ -108,14 +108,7 @@ impl Detector {
     pub(crate) fn detect_in(&mut self, frame: &Frame, square: Square) -> Vec<Detection> {
         let side = self.side();
         let frame_from_input = Affine::scale_shift(square.side / side as f64, square.x, square.y);
-        sample_square(
-            frame,
-            &frame_from_input,
-            side,
-            Border::Black,
-            (2.0 / 255.0, -1.0),
-            self.network.input_mut(),
-        );
+        sample_square(frame, &frame_from_input, side, Border::Black, (2.0 / 255.0, -1.0), self.network.input_mut());
         self.network.run();
         merge(self.candidates(&square))
     }
@@ -139,15 +132,12 @@ impl Detector {
         let (x, y, side) = (square.x as f32, square.y as f32, square.side as f32);
         let regressors = self.network.output(0).as_chunks::<16>().0;
         let mut found = Vec::new();
-        for ((&raw, r), anchor) in self.network.output(1).iter().zip(regressors).zip(&self.anchors)
-        {
+        for ((&raw, r), anchor) in self.network.output(1).iter().zip(regressors).zip(&self.anchors) {
             let score = 1.0 / (1.0 + (-raw.clamp(-100.0, 100.0)).exp());
             if score.is_nan() || score < threshold {
                 continue;
             }
-            let place = |rx: f32, ry: f32| {
-                [(rx * scale + anchor[0]) * side + x, (ry * scale + anchor[1]) * side + y]
-            };
+            let place = |rx: f32, ry: f32| [(rx * scale + anchor[0]) * side + x, (ry * scale + anchor[1]) * side + y];
             let [cx, cy] = place(r[0], r[1]);
             let (hw, hh) = (r[2] * scale * side * 0.5, r[3] * scale * side * 0.5);
             let mut keypoints = [[0.0; 2]; 6];
@@ -172,9 +162,8 @@ pub(crate) fn merge(mut candidates: Vec<Detection>) -> Vec<Detection> {
             .enumerate()
             .partition(|(i, c)| *i == 0 || c.face_box.iou(&best.face_box) > MERGE_IOU);
         let total: f32 = group.iter().map(|(_, c)| c.score).sum();
-        let mean = |value: &dyn Fn(&Detection) -> f32| {
-            group.iter().map(|(_, c)| value(c) * c.score).sum::<f32>() / total
-        };
+        let mean =
+            |value: &dyn Fn(&Detection) -> f32| group.iter().map(|(_, c)| value(c) * c.score).sum::<f32>() / total;
         let face_box = FaceBox {
             x0: mean(&|c| c.face_box.x0),
             y0: mean(&|c| c.face_box.y0),

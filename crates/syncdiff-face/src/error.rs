@@ -41,9 +41,7 @@ pub enum FaceError {
         path: PathBuf,
     },
     /// A face model on disk is not the file we know.
-    #[error(
-        "face models: {path} is not the expected file ({detail}); delete it and run `syncdiff models pull`"
-    )]
+    #[error("face models: {path} is not the expected file ({detail}); delete it and run `syncdiff models pull`")]
     ModelMismatch {
         /// The file.
         path: PathBuf,
@@ -67,9 +65,7 @@ pub enum FaceError {
         source: std::io::Error,
     },
     /// A face choice that cannot be parsed.
-    #[error(
-        "face choice: {value:?}: {detail}; write largest, left, right, center, id:N or point:FRAME,X,Y"
-    )]
+    #[error("face choice: {value:?}: {detail}; write largest, left, right, center, id:N or point:FRAME,X,Y")]
     BadChoice {
         /// What was given.
         value: String,
@@ -106,9 +102,9 @@ impl FaceError {
     /// Whose fault this is.
     pub fn fault(&self) -> Fault {
         match self {
-            FaceError::ModelMissing { .. }
-            | FaceError::ModelMismatch { .. }
-            | FaceError::BadModel { .. } => Fault::Weights,
+            FaceError::ModelMissing { .. } | FaceError::ModelMismatch { .. } | FaceError::BadModel { .. } => {
+                Fault::Weights
+            }
             FaceError::Read { .. } => Fault::Io,
             FaceError::BadChoice { .. } | FaceError::Parameter { .. } => Fault::Usage,
             FaceError::NoSuchFace { .. } => Fault::NoFace,

@@ -23,11 +23,7 @@ fn largest(a: &[f32], b: &[f32]) -> f32 {
 
 fn mean_distance(a: &[[f32; 3]], b: &[f32]) -> f32 {
     assert_eq!(a.len() * 3, b.len());
-    let sum: f32 = a
-        .iter()
-        .zip(b.as_chunks::<3>().0)
-        .map(|(a, b)| (a[0] - b[0]).hypot(a[1] - b[1]))
-        .sum();
+    let sum: f32 = a.iter().zip(b.as_chunks::<3>().0).map(|(a, b)| (a[0] - b[0]).hypot(a[1] - b[1])).sum();
     sum / a.len() as f32
 }
 
@@ -36,20 +32,15 @@ fn mean_distance(a: &[[f32; 3]], b: &[f32]) -> f32 {
 fn networks(data: &SafeTensors<'_>, frame: usize, models: &FaceModels) -> [f32; 3] {
     let bytes = |name: String| data.tensor(&name).unwrap().data().to_vec();
     let mut detector = Detector::new(models, DetectorKind::ShortRange).unwrap();
-    let input: Vec<f32> = bytes(format!("mid.{frame}.detector_input_u8"))
-        .iter()
-        .map(|&b| f32::from(b) * (2.0 / 255.0) - 1.0)
-        .collect();
+    let input: Vec<f32> =
+        bytes(format!("mid.{frame}.detector_input_u8")).iter().map(|&b| f32::from(b) * (2.0 / 255.0) - 1.0).collect();
     let (scores, regressors) = detector.raw(&input);
     let want = floats(data, "out.detector_raw_scores");
     let score_error = largest(scores, &want[frame * 896..(frame + 1) * 896]);
-    let box_error =
-        largest(regressors, &floats(data, &format!("mid.{frame}.detector_regressors")));
+    let box_error = largest(regressors, &floats(data, &format!("mid.{frame}.detector_regressors")));
     let mut mesh = MeshNet::new(models).unwrap();
-    let input: Vec<f32> = bytes(format!("mid.{frame}.landmark_input_u8"))
-        .iter()
-        .map(|&b| f32::from(b) / 255.0)
-        .collect();
+    let input: Vec<f32> =
+        bytes(format!("mid.{frame}.landmark_input_u8")).iter().map(|&b| f32::from(b) / 255.0).collect();
     let (points, _) = mesh.raw(&input);
     let want = floats(data, "out.landmarks_raw");
     let point_error = largest(points, &want[frame * 1404..(frame + 1) * 1404]);
@@ -57,8 +48,7 @@ fn networks(data: &SafeTensors<'_>, frame: usize, models: &FaceModels) -> [f32; 
 }
 
 fn check_variant(folder: &Path, models: &FaceModels) {
-    let case: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(folder.join("case.json")).unwrap()).unwrap();
+    let case: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("case.json")).unwrap()).unwrap();
     let file = std::fs::read(folder.join("io.safetensors")).unwrap();
     let data = SafeTensors::deserialize(&file).unwrap();
     for frame in case["config"]["full_tensors_for"].as_array().unwrap() {

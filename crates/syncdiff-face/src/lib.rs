@@ -13,6 +13,7 @@
 mod affine;
 mod align;
 mod choice;
+mod colour;
 mod cut;
 mod detect;
 mod error;
@@ -23,6 +24,7 @@ mod models;
 mod paste;
 mod record;
 mod sample;
+mod search;
 mod smooth;
 mod table;
 pub mod tflite;
@@ -32,13 +34,14 @@ mod warp;
 pub use affine::{Affine, FaceBox, Point};
 pub use align::{RIGID_POINTS, TEMPLATE, unit_from_frame};
 pub use choice::FaceChoice;
+pub use colour::ColourMatch;
 pub use cut::CutDetector;
 pub use detect::{Detection, Detector, DetectorKind};
 pub use error::{FaceError, Fault};
 pub use mask::{DEFAULT_KEEP_MASK, KeepMask, KeepMaskKind};
 pub use mesh::{Mesh, MeshNet, NUM_LANDMARKS, Roi};
 pub use models::{FaceModels, MODEL_FILES, ModelFile, WHEEL, WHEEL_VERSION};
-pub use paste::{ColourMatch, PasteMask, Touched, paste_back, touched_pixels};
+pub use paste::{PasteMask, Touched, paste_back, touched_pixels};
 pub use record::FaceRecord;
 pub use smooth::{Alignment, SmoothOptions};
 pub use table::{Track, TrackTable};
@@ -48,4 +51,8 @@ pub use warp::warp;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod paste_tests;
+#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tracker_tests;

@@ -53,8 +53,7 @@ impl Roi {
     /// Maps input pixels of a network of side `side` to frame pixels.
     fn frame_from_input(&self, side: usize) -> Affine {
         let (scale, half) = (self.side / side as f64, side as f64 / 2.0);
-        Affine::scale_shift(1.0, -half, -half)
-            .then(&Affine::similarity(scale, self.angle, self.centre))
+        Affine::scale_shift(1.0, -half, -half).then(&Affine::similarity(scale, self.angle, self.centre))
     }
 }
 
@@ -101,9 +100,7 @@ impl MeshNet {
         let find = |len| (0..2).find(|&i| network.output(i).len() == len);
         let (points, presence) = (find(3 * NUM_LANDMARKS), find(1));
         match (points, presence) {
-            (Some(points), Some(presence))
-                if network.input_mut().len() == SIDE * SIDE * 3 =>
-            {
+            (Some(points), Some(presence)) if network.input_mut().len() == SIDE * SIDE * 3 => {
                 Ok(MeshNet { network, points, presence })
             }
             _ => Err(FaceError::BadModel {
@@ -118,14 +115,7 @@ impl MeshNet {
     /// What comes out of a square without a face is noise: look at [`Mesh::presence`].
     pub fn run(&mut self, frame: &Frame, roi: &Roi) -> Mesh {
         let frame_from_input = roi.frame_from_input(SIDE);
-        sample_square(
-            frame,
-            &frame_from_input,
-            SIDE,
-            Border::Repeat,
-            (1.0 / 255.0, 0.0),
-            self.network.input_mut(),
-        );
+        sample_square(frame, &frame_from_input, SIDE, Border::Repeat, (1.0 / 255.0, 0.0), self.network.input_mut());
         self.network.run();
         let depth_scale = (roi.side / SIDE as f64) as f32;
         let points = self.network.output(self.points).as_chunks::<3>().0;

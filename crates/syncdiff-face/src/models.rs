@@ -53,8 +53,7 @@ impl ModelFile {
     /// # Errors
     /// [`FaceError::ModelMismatch`].
     pub fn verify_bytes(&self, path: &Path, bytes: &[u8]) -> Result<(), FaceError> {
-        let mismatch =
-            |detail| Err(FaceError::ModelMismatch { path: path.to_owned(), detail });
+        let mismatch = |detail| Err(FaceError::ModelMismatch { path: path.to_owned(), detail });
         if bytes.len() as u64 != self.size {
             return mismatch(format!("{} bytes instead of {}", bytes.len(), self.size));
         }

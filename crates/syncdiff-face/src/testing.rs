@@ -1,7 +1,8 @@
 //! Where tests find models, golden data and clips; each says so when something is absent.
 
-use crate::FaceModels;
+use crate::{Affine, FaceModels, Mesh, NUM_LANDMARKS, RIGID_POINTS, TEMPLATE};
 use std::path::{Path, PathBuf};
+use syncdiff_media::{Frame, FrameReader, ReadOptions, Tools};
 
 fn folder(variable: &str, default: &str) -> Option<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -25,6 +26,46 @@ pub(crate) fn goldens(case: &str) -> Option<PathBuf> {
 }
 
 /// The folder of real clips.
-pub(crate) fn clips() -> Option<PathBuf> {
+fn clips() -> Option<PathBuf> {
     folder("SYNCDIFF_DATA", "../shared/data")
+}
+
+/// A mesh with the template's points in place, about a crop of side `side` centred at `(x, y)`.
+pub(crate) fn face_at(x: f32, y: f32, side: f32, angle: f64) -> Mesh {
+    let map = Affine::scale_shift(1.0, -0.5, -0.5).then(&Affine::similarity(
+        f64::from(side),
+        angle,
+        [f64::from(x), f64::from(y)],
+    ));
+    let mut points = Vec::with_capacity(NUM_LANDMARKS);
+    for i in 0..NUM_LANDMARKS {
+        // A ring for the outline, then the rigid points over it.
+        let turn = i as f64 * 0.7;
+        let [px, py] = map.apply([0.5 + 0.35 * turn.cos(), 0.5 + 0.4 * turn.sin()]);
+        points.push([px as f32, py as f32, 0.0]);
+    }
+    for (i, t) in RIGID_POINTS.iter().zip(TEMPLATE) {
+        let [px, py] = map.apply(t);
+        points[*i] = [px as f32, py as f32, 0.0];
+    }
+    Mesh { points, presence: 20.0 }
+}
+
+/// The bytes of one model file.
+pub(crate) fn model_bytes(name: &str) -> Option<Vec<u8>> {
+    let path = folder("SYNCDIFF_MODELS", ".cache/models/face")?.join(name);
+    Some(std::fs::read(path).unwrap())
+}
+
+/// Up to `count` frames of a clip, given by its path in the folder of real clips.
+pub(crate) fn clip_frames(path: &str, count: usize) -> Option<Vec<Frame>> {
+    let path = clips()?.join(path);
+    if !path.is_file() {
+        println!("skipped: {} absent", path.display());
+        return None;
+    }
+    let tools = Tools::default();
+    let info = syncdiff_media::probe(&tools, &path).unwrap();
+    let reader = FrameReader::open(&tools, &info, &ReadOptions::default()).unwrap();
+    Some(reader.take(count).map(|frame| frame.unwrap().frame).collect())
 }

@@ -10,9 +10,7 @@ use crate::error::{MediaError, Warning};
 use crate::info::{MAX_SIDE_PX, Matrix, MediaInfo, MediaKind, VideoInfo};
 use crate::nut::NutReader;
 use crate::picture::over_black;
-use crate::process::{
-    Guarded, StderrLog, clean_line, is_frame_record, last_useful_line, status_text,
-};
+use crate::process::{Guarded, StderrLog, clean_line, is_frame_record, last_useful_line, status_text};
 use crate::time::{Rational, Rounding, Time, rescale};
 use crate::tools::{Args, Tools};
 
@@ -40,6 +38,15 @@ pub(crate) struct Decoded {
     pub(crate) data: Vec<u8>,
 }
 
+/// Where decoding starts instead of at the first frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seek {
+    /// A key frame is looked for before this moment, counted from the start of the file.
+    pub(crate) moment: Time,
+    /// Frames before this time stamp are decoded, but not converted and not handed out.
+    pub(crate) first_pts: i64,
+}
+
 /// A running decoder.
 pub(crate) struct Decoder {
     child: Guarded,
@@ -59,14 +66,13 @@ pub(crate) struct End {
 }
 
 impl Decoder {
-    /// Starts ffmpeg on the picture stream; `seek` is a moment on the file's own time line before
-    /// which a key frame may be looked for.
+    /// Starts ffmpeg on the picture stream.
     pub(crate) fn start(
         tools: &Tools,
         info: &MediaInfo,
         video: &VideoInfo,
         want: Want,
-        seek: Option<Time>,
+        seek: Option<Seek>,
         prefetch: usize,
         stall: Duration,
     ) -> Result<Self, MediaError> {
@@ -76,7 +82,7 @@ impl Decoder {
         args.add(["-max_pixels".to_owned(), (MAX_SIDE_PX * MAX_SIDE_PX).to_string()]);
         if let Some(seek) = seek {
             args.add(["-noaccurate_seek", "-ss"]);
-            args.add([secs_text(seek)]);
+            args.add([secs_text(seek.moment)]);
         }
         args.input(info.container, &info.path);
         args.add(["-map".to_owned(), format!("0:{}", video.stream)]);
@@ -88,7 +94,7 @@ impl Decoder {
             Want::Picture if video.has_alpha => ("rgba", video.width, video.height, 4),
             Want::Picture => ("rgb24", video.width, video.height, 3),
         };
-        args.add(["-vf".to_owned(), filters(video, want, format)]);
+        args.add(["-vf".to_owned(), filters(video, want, format, seek)]);
         args.add(tools.passthrough()?);
         args.add(["-enc_time_base".to_owned(), video.time_base.to_string()]);
         args.add(["-c:v", "rawvideo", "-pix_fmt", format, "-avoid_negative_ts", "disabled"]);
@@ -104,10 +110,11 @@ impl Decoder {
                 }
             })
         };
-        let pipe = child.child.stdout.take().ok_or_else(|| MediaError::Internal {
-            stage: "decode",
-            detail: "the child has no output pipe".into(),
-        })?;
+        let pipe = child
+            .child
+            .stdout
+            .take()
+            .ok_or_else(|| MediaError::Internal { stage: "decode", detail: "the child has no output pipe".into() })?;
         let (sender, frames) = mpsc::sync_channel(prefetch.clamp(1, 64));
         let base = video.time_base;
         std::thread::spawn(move || {
@@ -198,23 +205,22 @@ pub(crate) fn secs_text(time: Time) -> String {
 }
 
 /// The filter chain from a decoded picture to the wanted one.
-fn filters(video: &VideoInfo, want: Want, format: &str) -> String {
+fn filters(video: &VideoInfo, want: Want, format: &str, seek: Option<Seek>) -> String {
     // `showinfo` comes first: its line follows the decoder's complaints about the same frame, which
     // is how a complaint finds its frame number.
-    let mut chain = format!("showinfo=checksum=0,setpts=PTS+{PTS_SHIFT}");
+    let mut chain = "showinfo=checksum=0".to_owned();
+    if let Some(seek) = seek {
+        chain += &format!(",select='gte(pts,{})'", seek.first_pts);
+    }
+    chain += &format!(",setpts=PTS+{PTS_SHIFT}");
     match want {
         Want::TimeStamp => {
             let side = TINY_SIDE_PX;
-            chain += &format!(
-                ",crop='min({side},iw)':'min({side},ih)':0:0,scale={side}:{side},format={format}"
-            );
+            chain += &format!(",crop='min({side},iw)':'min({side},ih)':0:0,scale={side}:{side},format={format}");
         }
         Want::Picture => {
-            let (width, height) = if video.orientation.swaps_sides() {
-                (video.height, video.width)
-            } else {
-                (video.width, video.height)
-            };
+            let (width, height) =
+                if video.orientation.swaps_sides() { (video.height, video.width) } else { (video.width, video.height) };
             let matrix = match video.colour.matrix {
                 Matrix::Bt601 => "bt601",
                 Matrix::Bt709 => "bt709",
@@ -323,8 +329,6 @@ mod tests {
 
     #[test]
     fn transparency_shows_black() {
-        assert_eq!(flatten(&[200, 100, 50, 255, 200, 100, 50, 0, 255, 0, 0, 128]), [
-            200, 100, 50, 0, 0, 0, 128, 0, 0
-        ]);
+        assert_eq!(flatten(&[200, 100, 50, 255, 200, 100, 50, 0, 255, 0, 0, 128]), [200, 100, 50, 0, 0, 0, 128, 0, 0]);
     }
 }

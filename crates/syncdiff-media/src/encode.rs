@@ -13,9 +13,8 @@ use crate::writer::{OddSize, Sound, WriterOptions};
 
 const STAGE: &str = "write video";
 /// The presets of x264.
-const PRESETS: [&str; 9] = [
-    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow",
-];
+const PRESETS: [&str; 9] =
+    ["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"];
 
 /// The file that is to be written.
 pub(crate) struct Target {
@@ -158,12 +157,18 @@ fn picture_args(args: &mut Args, colour: &Colour, chroma: &str) {
         Matrix::Bt709 => ("bt709", "bt709"),
         Matrix::Bt2020 => ("bt2020", "bt2020nc"),
     };
-    const PRIMARIES: [&str; 8] = [
-        "bt709", "bt470m", "bt470bg", "smpte170m", "smpte240m", "bt2020", "smpte431", "smpte432",
-    ];
+    const PRIMARIES: [&str; 8] =
+        ["bt709", "bt470m", "bt470bg", "smpte170m", "smpte240m", "bt2020", "smpte431", "smpte432"];
     const TRANSFERS: [&str; 9] = [
-        "bt709", "smpte170m", "smpte240m", "linear", "iec61966-2-1", "bt2020-10", "bt2020-12",
-        "smpte2084", "arib-std-b67",
+        "bt709",
+        "smpte170m",
+        "smpte240m",
+        "linear",
+        "iec61966-2-1",
+        "bt2020-10",
+        "bt2020-12",
+        "smpte2084",
+        "arib-std-b67",
     ];
     let known = |stated: &Option<String>, names: &[&'static str]| {
         let stated = stated.as_deref();
@@ -180,10 +185,13 @@ fn picture_args(args: &mut Args, colour: &Colour, chroma: &str) {
         tags += &format!(":color_trc={transfer}");
         args.add(["-color_trc", transfer]);
     }
-    args.add(["-vf".to_owned(), format!(
-        "scale=flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp:out_color_matrix={matrix}\
+    args.add([
+        "-vf".to_owned(),
+        format!(
+            "scale=flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp:out_color_matrix={matrix}\
          :out_range=tv,format={chroma},{tags}"
-    )]);
+        ),
+    ]);
     args.add(["-pix_fmt", chroma]);
 }
 
@@ -218,10 +226,13 @@ fn sound_args(
     }
     let rate = i64::from(audio.rate);
     let samples = plan.duration().on(Rational::new(1, rate), Rounding::Nearest);
-    args.add(["-af".to_owned(), format!(
-        "{}aresample={rate}:{ALIGN_OPTIONS},apad=whole_len={samples},atrim=end_sample={samples}",
-        sound_start(info)
-    )]);
+    args.add([
+        "-af".to_owned(),
+        format!(
+            "{}aresample={rate}:{ALIGN_OPTIONS},apad=whole_len={samples},atrim=end_sample={samples}",
+            sound_start(info)
+        ),
+    ]);
     if !target.is_mov() {
         // Matroska has no field for the end of AAC sound within a packet; FLAC ends exactly.
         args.add(["-c:a", "flac"]);

@@ -204,9 +204,7 @@ impl MediaError {
             | Unsupported { .. } => Fault::Input,
             Parameter { .. } => Fault::Usage,
             DiskFull { .. } | Io { .. } => Fault::Io,
-            ToolMissing { .. } | ToolFailed { .. } | Timeout { .. } | Internal { .. } => {
-                Fault::Internal
-            }
+            ToolMissing { .. } | ToolFailed { .. } | Timeout { .. } | Internal { .. } => Fault::Internal,
         }
     }
 
@@ -275,10 +273,9 @@ impl std::fmt::Display for Warning {
                 "the picture ends after {frames} frames at {end_ms} ms, but the header promises \
                  {promised_ms} ms"
             ),
-            Warning::SoundEarlyEnd { end_ms, promised_ms } => write!(
-                f,
-                "the sound ends at {end_ms} ms, but the header promises {promised_ms} ms"
-            ),
+            Warning::SoundEarlyEnd { end_ms, promised_ms } => {
+                write!(f, "the sound ends at {end_ms} ms, but the header promises {promised_ms} ms")
+            }
             Warning::More { count } => write!(f, "{count} more warnings were left out"),
         }
     }

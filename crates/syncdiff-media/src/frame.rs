@@ -90,8 +90,7 @@ impl Frame {
             for (x, (first, taps)) in columns.iter().enumerate() {
                 for (tap, weight) in taps.iter().enumerate() {
                     for c in 0..3 {
-                        narrow[(y * width + x) * 3 + c] +=
-                            weight * f32::from(row[(first + tap) * 3 + c]);
+                        narrow[(y * width + x) * 3 + c] += weight * f32::from(row[(first + tap) * 3 + c]);
                     }
                 }
             }

@@ -19,17 +19,10 @@ impl FrameIndex {
     /// # Errors
     /// [`MediaError::Internal`] without frames, with time stamps that do not rise, or a length or
     /// base that is not above zero.
-    pub fn new(
-        time_base: Rational,
-        pts: Vec<i64>,
-        last_duration: i64,
-    ) -> Result<Self, MediaError> {
+    pub fn new(time_base: Rational, pts: Vec<i64>, last_duration: i64) -> Result<Self, MediaError> {
         let wrong = |detail: String| Err(MediaError::Internal { stage: "index", detail });
         if pts.is_empty() || last_duration < 1 || time_base.num < 1 || time_base.den < 1 {
-            return wrong(format!(
-                "{} frames on base {time_base}, the last {last_duration} ticks long",
-                pts.len()
-            ));
+            return wrong(format!("{} frames on base {time_base}, the last {last_duration} ticks long", pts.len()));
         }
         if let Some(at) = pts.windows(2).position(|pair| pair[1] <= pair[0]) {
             return wrong(format!("time stamps {} and {} at frame {at}", pts[at], pts[at + 1]));
@@ -42,8 +35,7 @@ impl FrameIndex {
     /// # Errors
     /// [`MediaError::Parameter`] unless the rate is between 1 and 240.
     pub fn still(rate: Rational) -> Result<Self, MediaError> {
-        let inside = rate.cmp_value(Rational::new(1, 1)).is_ge()
-            && rate.cmp_value(Rational::new(240, 1)).is_le();
+        let inside = rate.cmp_value(Rational::new(1, 1)).is_ge() && rate.cmp_value(Rational::new(240, 1)).is_le();
         if !inside {
             return Err(MediaError::Parameter {
                 stage: "still picture",
@@ -123,8 +115,7 @@ impl FrameIndex {
         let span = self.since_start(self.pts.len() - 1);
         let grid = Rational::new(span, gaps);
         (0..self.pts.len()).any(|frame| {
-            let even =
-                rescale(frame as i64, grid, Rational::new(1, 1), Rounding::Nearest);
+            let even = rescale(frame as i64, grid, Rational::new(1, 1), Rounding::Nearest);
             (self.since_start(frame) - even).abs() > 1
         })
     }

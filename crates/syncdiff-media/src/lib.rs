@@ -32,9 +32,7 @@ mod writer;
 pub use error::{Fault, MediaError, Warning};
 pub use frame::Frame;
 pub use index::FrameIndex;
-pub use info::{
-    AudioInfo, Colour, MAX_SIDE_PX, Matrix, MediaInfo, MediaKind, Orientation, VideoInfo,
-};
+pub use info::{AudioInfo, Colour, MAX_SIDE_PX, Matrix, MediaInfo, MediaKind, Orientation, VideoInfo};
 pub use picture::{read_png, write_png};
 pub use plan::{LengthPolicy, MAX_OUTPUT_HOURS, Plan, PlannedFrame};
 pub use probe::probe;
@@ -44,4 +42,4 @@ pub use time::{Rational, Time};
 pub use tools::{ToolVersions, Tools};
 pub use walk::{SourceWalk, WalkedFrame};
 pub use wav::{read_wav, write_wav};
-pub use writer::{OddSize, Sound, VideoWriter, Written, WriterOptions};
+pub use writer::{OddSize, Sound, VideoWriter, WriterOptions, Written};

@@ -44,9 +44,7 @@ impl FromStr for LengthPolicy {
             _ => {
                 return Err(MediaError::Parameter {
                     stage: "length policy",
-                    detail: format!(
-                        "`{text}` is not known; allowed are audio, video, loop, bounce and cut"
-                    ),
+                    detail: format!("`{text}` is not known; allowed are audio, video, loop, bounce and cut"),
                 });
             }
         })
@@ -119,14 +117,7 @@ impl Plan {
             end += index.duration_of(source);
             cycle.push(end);
         }
-        let mut plan = Plan {
-            time_base,
-            num_source,
-            cycle,
-            len: 0,
-            end_pts: 0,
-            average_rate: index.average_rate(),
-        };
+        let mut plan = Plan { time_base, num_source, cycle, len: 0, end_pts: 0, average_rate: index.average_rate() };
         plan.end_pts = target.on(time_base, Rounding::Up).max(1);
         plan.len = plan.first_not_before(plan.end_pts);
         Ok(plan)
@@ -213,11 +204,7 @@ impl Plan {
         let at = output % self.period();
         let backwards = at >= self.num_source;
         let end = if backwards { self.period() } else { self.num_source };
-        Run {
-            first_source: self.source(output),
-            len: (end - at).min(self.len - output),
-            backwards,
-        }
+        Run { first_source: self.source(output), len: (end - at).min(self.len - output), backwards }
     }
 }
 

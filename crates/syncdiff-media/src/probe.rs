@@ -5,9 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::MediaError;
-use crate::info::{
-    AudioInfo, Colour, MAX_SIDE_PX, Matrix, MediaInfo, MediaKind, Orientation, VideoInfo,
-};
+use crate::info::{AudioInfo, Colour, MAX_SIDE_PX, Matrix, MediaInfo, MediaKind, Orientation, VideoInfo};
 use crate::process::{Limits, last_useful_line, run};
 use crate::sniff::{Sniffed, sniff};
 use crate::time::{Rational, Rounding, Time};
@@ -27,11 +25,7 @@ pub fn probe(tools: &Tools, path: &Path) -> Result<MediaInfo, MediaError> {
     args.add(["-print_format", "json"]);
     args.input(sniffed.demuxer, path);
     let output = run(&tools.ffprobe, &args.0, &Limits::default())?;
-    let damaged = |detail: String| MediaError::Damaged {
-        stage: STAGE,
-        path: path.to_path_buf(),
-        detail,
-    };
+    let damaged = |detail: String| MediaError::Damaged { stage: STAGE, path: path.to_path_buf(), detail };
     if !output.success {
         let line = last_useful_line(&output.stderr);
         let detail = if output.stderr.contains("moov atom not found") {
@@ -47,9 +41,7 @@ pub fn probe(tools: &Tools, path: &Path) -> Result<MediaInfo, MediaError> {
     if streams.is_empty() {
         return Err(damaged("it holds no streams".into()));
     }
-    let video = pick(streams, |stream| {
-        stream["codec_type"] == "video" && stream["disposition"]["attached_pic"] != 1
-    });
+    let video = pick(streams, |stream| stream["codec_type"] == "video" && stream["disposition"]["attached_pic"] != 1);
     let audio = pick(streams, |stream| stream["codec_type"] == "audio");
     let video = match video {
         Some(stream) => Some(video_info(path, stream, sniffed)?),
@@ -98,8 +90,7 @@ fn video_info(path: &Path, stream: &Value, sniffed: Sniffed) -> Result<VideoInfo
         })
     };
     limit(coded_width, coded_height)?;
-    let sample_aspect =
-        ratio(stream, "sample_aspect_ratio").map_or(Rational::new(1, 1), Rational::reduced);
+    let sample_aspect = ratio(stream, "sample_aspect_ratio").map_or(Rational::new(1, 1), Rational::reduced);
     let orientation = match display_matrix(stream) {
         Some(matrix) => Orientation::from_matrix(matrix),
         None => sniffed.orientation,
@@ -116,8 +107,7 @@ fn video_info(path: &Path, stream: &Value, sniffed: Sniffed) -> Result<VideoInfo
         (coded_width, enlarged(coded_height, sample_aspect.recip()))
     };
     limit(upright.0, upright.1)?;
-    let (width, height) =
-        if orientation.swaps_sides() { (upright.1, upright.0) } else { upright };
+    let (width, height) = if orientation.swaps_sides() { (upright.1, upright.0) } else { upright };
     let (average, lowest) = (ratio(stream, "avg_frame_rate"), ratio(stream, "r_frame_rate"));
     let average_rate = average.or(lowest).unwrap_or(Rational::new(25, 1)).reduced();
     let variable_rate = match (average, lowest) {
@@ -217,9 +207,10 @@ fn decimal_secs(text: &str) -> Option<Time> {
 fn display_matrix(stream: &Value) -> Option<[i64; 4]> {
     let list = stream["side_data_list"].as_array()?;
     let text = list.iter().find_map(|data| data["displaymatrix"].as_str())?;
-    let mut rows = text.lines().filter_map(|line| line.split_once(':')).map(|(_, row)| {
-        row.split_whitespace().filter_map(|number| number.parse().ok()).collect::<Vec<i64>>()
-    });
+    let mut rows = text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(_, row)| row.split_whitespace().filter_map(|number| number.parse().ok()).collect::<Vec<i64>>());
     match (rows.next()?.as_slice(), rows.next()?.as_slice()) {
         ([a, b, ..], [c, d, ..]) => Some([*a, *b, *c, *d]),
         _ => None,
@@ -228,8 +219,7 @@ fn display_matrix(stream: &Value) -> Option<[i64; 4]> {
 
 fn bit_depth(pixel_format: &str) -> u8 {
     let name = pixel_format.trim_end_matches("le").trim_end_matches("be");
-    let digits: String =
-        name.chars().rev().take_while(char::is_ascii_digit).collect::<Vec<_>>().iter().rev().collect();
+    let digits: String = name.chars().rev().take_while(char::is_ascii_digit).collect::<Vec<_>>().iter().rev().collect();
     match (name, digits.parse::<u8>()) {
         (name, Ok(48 | 64)) if name.contains("rgb") || name.contains("bgr") => 16,
         (name, Ok(10)) if name.starts_with('p') || name.starts_with('x') => 10,
@@ -276,10 +266,18 @@ mod tests {
     #[test]
     fn depth_and_alpha_by_format_name() {
         let cases = [
-            ("yuv420p", 8, false), ("yuv420p10le", 10, false), ("yuva444p12le", 12, true),
-            ("p010le", 10, false), ("rgb48be", 16, false), ("gray16le", 16, false),
-            ("rgba", 8, true), ("pal8", 8, true), ("gbrap10le", 10, true), ("nv12", 8, false),
-            ("rgb24", 8, false), ("yuvj420p", 8, false),
+            ("yuv420p", 8, false),
+            ("yuv420p10le", 10, false),
+            ("yuva444p12le", 12, true),
+            ("p010le", 10, false),
+            ("rgb48be", 16, false),
+            ("gray16le", 16, false),
+            ("rgba", 8, true),
+            ("pal8", 8, true),
+            ("gbrap10le", 10, true),
+            ("nv12", 8, false),
+            ("rgb24", 8, false),
+            ("yuvj420p", 8, false),
         ];
         for (name, depth, alpha) in cases {
             assert_eq!((bit_depth(name), has_alpha(name)), (depth, alpha), "{name}");

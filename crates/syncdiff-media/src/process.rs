@@ -26,11 +26,7 @@ pub struct Limits {
 impl Default for Limits {
     /// 60 s in all, 30 s without output, 16 MiB of output.
     fn default() -> Self {
-        Limits {
-            wall: Duration::from_secs(60),
-            idle: Duration::from_secs(30),
-            stdout_bytes: 16 << 20,
-        }
+        Limits { wall: Duration::from_secs(60), idle: Duration::from_secs(30), stdout_bytes: 16 << 20 }
     }
 }
 
@@ -82,10 +78,11 @@ where
     command.args(args).stdin(Stdio::null());
     let mut child = Guarded::spawn(command, program)?;
     let stderr = StderrLog::follow(&mut child.child, |_| {});
-    let mut pipe = child.child.stdout.take().ok_or_else(|| MediaError::Internal {
-        stage: STAGE,
-        detail: "the child has no output pipe".into(),
-    })?;
+    let mut pipe = child
+        .child
+        .stdout
+        .take()
+        .ok_or_else(|| MediaError::Internal { stage: STAGE, detail: "the child has no output pipe".into() })?;
     let (sender, receiver) = mpsc::sync_channel::<Vec<u8>>(4);
     // Detached: after a kill a grandchild may still hold the pipe, and nobody waits for it.
     std::thread::spawn(move || {
@@ -97,11 +94,8 @@ where
         }
     });
     let start = Instant::now();
-    let timeout = |limit: Duration| MediaError::Timeout {
-        stage: STAGE,
-        program: program.to_path_buf(),
-        secs: limit.as_secs(),
-    };
+    let timeout =
+        |limit: Duration| MediaError::Timeout { stage: STAGE, program: program.to_path_buf(), secs: limit.as_secs() };
     let mut received = 0;
     loop {
         let left = limits.wall.saturating_sub(start.elapsed());
@@ -222,10 +216,7 @@ impl Kept {
 impl StderrLog {
     /// Takes the child's error pipe. Lines for which the observer is the right place (frame
     /// records) should be dropped from the log by [`is_frame_record`].
-    pub(crate) fn follow(
-        child: &mut Child,
-        mut observer: impl FnMut(&str) + Send + 'static,
-    ) -> Self {
+    pub(crate) fn follow(child: &mut Child, mut observer: impl FnMut(&str) + Send + 'static) -> Self {
         let kept = Arc::new(Mutex::new(Kept::default()));
         let (done, ended) = mpsc::channel();
         if let Some(mut pipe) = child.stderr.take() {
@@ -276,8 +267,7 @@ impl StderrLog {
     pub(crate) fn text(&self) -> String {
         self.settle();
         let Ok(kept) = self.kept.lock() else { return String::new() };
-        let lines: Vec<&str> =
-            kept.first.iter().chain(kept.last.iter()).map(String::as_str).collect();
+        let lines: Vec<&str> = kept.first.iter().chain(kept.last.iter()).map(String::as_str).collect();
         lines.join("\n")
     }
 }

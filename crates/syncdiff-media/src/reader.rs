@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::decode::{Decoder, Want};
+use crate::decode::{Decoder, Seek, Want};
 use crate::error::{MediaError, Warning};
 use crate::frame::Frame;
 use crate::index::{FrameIndex, index_of_pass};
@@ -25,11 +25,7 @@ pub struct ReadOptions {
 impl Default for ReadOptions {
     /// Stills at 25 frames a second, two frames ahead, 60 s.
     fn default() -> Self {
-        ReadOptions {
-            still_rate: Rational::new(25, 1),
-            prefetch: 2,
-            stall: Duration::from_secs(60),
-        }
+        ReadOptions { still_rate: Rational::new(25, 1), prefetch: 2, stall: Duration::from_secs(60) }
     }
 }
 
@@ -76,31 +72,17 @@ impl FrameReader {
     ///
     /// # Errors
     /// [`MediaError::NoVideo`], or ffmpeg cannot be started.
-    pub fn open(
-        tools: &Tools,
-        info: &MediaInfo,
-        options: &ReadOptions,
-    ) -> Result<Self, MediaError> {
+    pub fn open(tools: &Tools, info: &MediaInfo, options: &ReadOptions) -> Result<Self, MediaError> {
         Self::start(tools, info, options, Want::Picture)
     }
 
-    fn start(
-        tools: &Tools,
-        info: &MediaInfo,
-        options: &ReadOptions,
-        want: Want,
-    ) -> Result<Self, MediaError> {
+    fn start(tools: &Tools, info: &MediaInfo, options: &ReadOptions, want: Want) -> Result<Self, MediaError> {
         let mut reader = Self::new(tools, info, options, want)?;
         reader.restart(None)?;
         Ok(reader)
     }
 
-    fn new(
-        tools: &Tools,
-        info: &MediaInfo,
-        options: &ReadOptions,
-        want: Want,
-    ) -> Result<Self, MediaError> {
+    fn new(tools: &Tools, info: &MediaInfo, options: &ReadOptions, want: Want) -> Result<Self, MediaError> {
         let no_video = || MediaError::NoVideo { path: info.path.clone() };
         Ok(FrameReader {
             tools: tools.clone(),
@@ -175,7 +157,7 @@ impl FrameReader {
         Ok((index_of_pass(&self.video, self.pts)?, warnings))
     }
 
-    fn restart(&mut self, seek: Option<Time>) -> Result<(), MediaError> {
+    fn restart(&mut self, seek: Option<Seek>) -> Result<(), MediaError> {
         // The old child ends first, so that never two run.
         self.decoder = None;
         self.decoder = Some(Decoder::start(
@@ -202,7 +184,8 @@ impl FrameReader {
             let moment = Time::new(self.pts[self.num_read], self.video.time_base);
             let start = self.info.start.map_or(0, |start| start.on(nanos, Rounding::Up));
             let ticks = moment.on(nanos, Rounding::Down) - start - margin * nanos.den;
-            (ticks > 0).then_some(Time::new(ticks, nanos))
+            let first_pts = self.pts[self.num_read];
+            (ticks > 0).then_some(Seek { moment: Time::new(ticks, nanos), first_pts })
         });
         if seek.is_none()
             && let Some(range) = &mut self.range

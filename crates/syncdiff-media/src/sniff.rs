@@ -26,9 +26,7 @@ pub(crate) struct Sniffed {
 pub(crate) fn sniff(path: &Path) -> Result<Sniffed, MediaError> {
     let owned = || path.to_path_buf();
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
-            MediaError::NoSuchFile { path: owned() }
-        }
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => MediaError::NoSuchFile { path: owned() },
         _ => MediaError::io("open", path, error),
     })?;
     if !metadata.is_file() {
@@ -81,8 +79,7 @@ fn playlist(head: &[u8]) -> Option<&'static str> {
 
 fn recognise(head: &[u8]) -> Option<(&'static str, bool)> {
     let at = |offset: usize, bytes: &[u8]| head.get(offset..offset + bytes.len()) == Some(bytes);
-    let boxes: [&[u8; 4]; 7] =
-        [b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp"];
+    let boxes: [&[u8; 4]; 7] = [b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp"];
     if boxes.iter().any(|name| at(4, &name[..])) {
         return Some(("mov", false));
     }
@@ -144,9 +141,7 @@ fn after_id3(head: &[u8]) -> Option<(&'static str, bool)> {
 /// A frame header of MPEG audio or of AAC in ADTS.
 fn mpeg_audio(head: &[u8]) -> Option<(&'static str, bool)> {
     match head {
-        [0xFF, second, third, ..] if second & 0xF6 == 0xF0 && third >> 2 & 15 < 13 => {
-            Some(("aac", false))
-        }
+        [0xFF, second, third, ..] if second & 0xF6 == 0xF0 && third >> 2 & 15 < 13 => Some(("aac", false)),
         [0xFF, second, third, ..]
             if second & 0xE0 == 0xE0
                 && second >> 3 & 3 != 1

@@ -46,11 +46,8 @@ pub fn decode_speech(tools: &Tools, info: &MediaInfo) -> Result<Speech, MediaErr
     let resample = format!("aresample={SPEECH_RATE}:{ALIGN_OPTIONS}");
     args.add(["-af".to_owned(), format!("{}{resample}", sound_start(info))]);
     args.add(["-ac", "1", "-c:a", "pcm_s16le", "-f", "s16le", "pipe:1"]);
-    let limits = Limits {
-        wall: Duration::from_secs(24 * 3600),
-        idle: Duration::from_secs(60),
-        stdout_bytes: usize::MAX,
-    };
+    let limits =
+        Limits { wall: Duration::from_secs(24 * 3600), idle: Duration::from_secs(60), stdout_bytes: usize::MAX };
     let mut samples = Vec::new();
     let mut odd: Option<u8> = None;
     let output = run_into(&tools.ffmpeg, &args.0, &limits, |chunk| {

@@ -71,12 +71,7 @@ impl Tools {
     }
 
     /// Starts ffmpeg with these arguments after the common ones.
-    pub(crate) fn spawn_ffmpeg(
-        &self,
-        level: &str,
-        args: &Args,
-        stdin: Stdio,
-    ) -> Result<Guarded, MediaError> {
+    pub(crate) fn spawn_ffmpeg(&self, level: &str, args: &Args, stdin: Stdio) -> Result<Guarded, MediaError> {
         let mut command = Command::new(&self.ffmpeg);
         command.args(["-hide_banner", "-nostdin", "-nostats", "-y", "-loglevel", level]);
         command.args(&args.0).stdin(stdin);

@@ -62,16 +62,12 @@ pub(crate) fn write_whole(
     fill: impl FnOnce(&mut File) -> Result<(), WriteFailure>,
 ) -> Result<(), MediaError> {
     let mut partial = hidden_beside(path, stage)?;
-    fill(partial.as_file_mut())
-        .map_err(|WriteFailure::Io(source)| MediaError::io(stage, path, source))?;
+    fill(partial.as_file_mut()).map_err(|WriteFailure::Io(source)| MediaError::io(stage, path, source))?;
     put_in_place(partial, path, stage)
 }
 
 /// A hidden temporary file in the folder of `path`; dropped, it is deleted.
-pub(crate) fn hidden_beside(
-    path: &Path,
-    stage: &'static str,
-) -> Result<tempfile::NamedTempFile, MediaError> {
+pub(crate) fn hidden_beside(path: &Path, stage: &'static str) -> Result<tempfile::NamedTempFile, MediaError> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

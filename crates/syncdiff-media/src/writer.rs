@@ -134,14 +134,14 @@ impl VideoWriter {
             return Err(MediaError::io(STAGE, path, source));
         }
         let partial = hidden_beside(path, STAGE)?;
-        let (args, sound_copied) =
-            encoder_args(tools, &target, plan, sound, options, partial.path())?;
+        let (args, sound_copied) = encoder_args(tools, &target, plan, sound, options, partial.path())?;
         let mut child = tools.spawn_ffmpeg("warning", &args, Stdio::piped())?;
         let log = StderrLog::follow(&mut child.child, |_| {});
-        let stdin = child.child.stdin.take().ok_or_else(|| MediaError::Internal {
-            stage: STAGE,
-            detail: "the child has no input pipe".into(),
-        })?;
+        let stdin = child
+            .child
+            .stdin
+            .take()
+            .ok_or_else(|| MediaError::Internal { stage: STAGE, detail: "the child has no input pipe".into() })?;
         let (frames, queue) = mpsc::sync_channel(QUEUED_FRAMES);
         let (acknowledge, taken) = mpsc::channel();
         let (stored, base) = (target.stored, target.base);
@@ -215,11 +215,7 @@ impl VideoWriter {
     /// [`MediaError::Internal`] if frames of the plan are missing, and as [`VideoWriter::push`].
     pub fn finish(mut self) -> Result<Written, MediaError> {
         if self.num_pushed != self.plan.len() {
-            return Err(internal(format!(
-                "{} of {} planned frames were given",
-                self.num_pushed,
-                self.plan.len()
-            )));
+            return Err(internal(format!("{} of {} planned frames were given", self.num_pushed, self.plan.len())));
         }
         self.frames = None;
         while self.in_flight > 0 {
@@ -266,17 +262,14 @@ impl VideoWriter {
             status: "exit code 0".into(),
             detail,
         };
-        let info = probe(&self.tools, partial)
-            .map_err(|error| failed(format!("the result cannot be read: {error}")))?;
+        let info =
+            probe(&self.tools, partial).map_err(|error| failed(format!("the result cannot be read: {error}")))?;
         let found = info.video.and_then(|video| video.num_frames);
         match found {
-            Some(found) if found != self.num_pushed as u64 => Err(failed(format!(
-                "the result holds {found} of {} frames",
-                self.num_pushed
-            ))),
-            _ if self.sound_copied.is_some() && info.audio.is_none() => {
-                Err(failed("the result has no sound".into()))
+            Some(found) if found != self.num_pushed as u64 => {
+                Err(failed(format!("the result holds {found} of {} frames", self.num_pushed)))
             }
+            _ if self.sound_copied.is_some() && info.audio.is_none() => Err(failed("the result has no sound".into())),
             _ => Ok(()),
         }
     }
@@ -323,9 +316,7 @@ fn feed(
     stdin: ChildStdin,
     queue: Receiver<(i64, Vec<u8>)>,
     taken: &mpsc::Sender<()>,
-    start: impl FnOnce(
-        BufWriter<ChildStdin>,
-    ) -> std::io::Result<NutWriter<BufWriter<ChildStdin>>>,
+    start: impl FnOnce(BufWriter<ChildStdin>) -> std::io::Result<NutWriter<BufWriter<ChildStdin>>>,
 ) -> std::io::Result<()> {
     let mut writer = start(BufWriter::with_capacity(64 << 10, stdin))?;
     for (pts, data) in queue {

@@ -11,7 +11,7 @@ pub type TrainResult<T> = Result<T, TrainError>;
 pub enum TrainError {
     /// The prepared data cannot be used.
     #[error("train: {0}")]
-    Data(String),
+    Data(#[from] syncdiff_data::DataError),
     /// A network or its weights cannot be used.
     #[error("train: {0}")]
     Model(#[from] ModelError),

@@ -5,13 +5,19 @@
 
 mod autoencoder;
 mod checkpoint;
+mod diffusion;
 mod error;
 mod gradients;
 mod images;
 mod options;
+pub mod run;
+mod seeds;
+mod speech;
 mod trainer;
 
 pub use autoencoder::{AutoencoderTask, AutoencoderTraining, FrameSource};
+pub use diffusion::{DenoiserStage, DiffusionTask, DiffusionTraining, LatentClip, Sizes, position_weights};
 pub use error::{TrainError, TrainResult};
 pub use options::TrainOptions;
+pub use speech::{LIP_VALUES, LipReader, SpeechClip, SpeechTask};
 pub use trainer::{Clock, Stats, StepLoss, Task, Trained, train};

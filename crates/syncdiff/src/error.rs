@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use syncdiff_data::DataError;
 use syncdiff_face::FaceError;
 use syncdiff_media::MediaError;
 use syncdiff_model::ModelError;
+use syncdiff_train::TrainError;
 
 /// Result of the pipeline.
 pub type Outcome<T> = Result<T, Error>;
@@ -22,6 +24,12 @@ pub enum Error {
     /// From the room of networks.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// From the room of training data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// From the room of training.
+    #[error(transparent)]
+    Train(#[from] TrainError),
     /// An argument that cannot be served.
     #[error("arguments: {what}; {remedy}")]
     Usage {
@@ -63,6 +71,19 @@ pub enum Error {
         /// What to do.
         remedy: String,
     },
+    /// The machine has less free memory than the model needs.
+    #[error(
+        "memory: {path:?} needs about {needed_mib} MiB, {free_mib} MiB are free; close other programs, or choose a \
+         smaller preset such as lite"
+    )]
+    Memory {
+        /// Folder of the weights.
+        path: PathBuf,
+        /// What the model needs.
+        needed_mib: u64,
+        /// What is free.
+        free_mib: u64,
+    },
     /// The operating system refused.
     #[error("{stage}: {path:?}: {source}; {remedy}")]
     Io {
@@ -90,24 +111,25 @@ pub enum Error {
 
 impl Error {
     /// The exit code that the command line promises: 1 internal, 2 usage, 3 bad input media, 4 no face, 5 weights,
-    /// 7 I/O or disk, 8 cancelled.
+    /// 6 out of memory, 7 I/O or disk, 8 cancelled.
     pub fn exit_code(&self) -> u8 {
-        use syncdiff_model::error::Fault as ModelFault;
         match self {
             Error::Media(error) => error.fault().exit_code(),
             Error::Face(error) => error.fault().exit_code(),
-            Error::Model(error) => match error.fault() {
-                ModelFault::Weights => 5,
-                // A value too large stands in a weights file more often than in an argument.
-                ModelFault::Limit => 5,
-                ModelFault::Parameter => 2,
-                ModelFault::Io => 7,
-                ModelFault::Internal => 1,
+            Error::Model(error) => model_exit_code(error),
+            Error::Data(error) => error.fault().exit_code(),
+            Error::Train(error) => match error {
+                TrainError::Data(error) => error.fault().exit_code(),
+                TrainError::Model(error) => model_exit_code(error),
+                TrainError::Parameter { .. } => 2,
+                TrainError::NotFinite { .. } => 1,
+                TrainError::Io { .. } => 7,
             },
             Error::Usage { .. } => 2,
             Error::Input { .. } => 3,
             Error::NoFace { .. } => 4,
             Error::Weights { .. } => 5,
+            Error::Memory { .. } => 6,
             Error::Io { .. } => 7,
             Error::Cancelled => 8,
             Error::Internal { .. } => 1,
@@ -127,6 +149,18 @@ impl Error {
             _ => "check that the folder exists and may be written",
         };
         Error::Io { stage, path: path.to_path_buf(), source, remedy: remedy.to_owned() }
+    }
+}
+
+fn model_exit_code(error: &ModelError) -> u8 {
+    use syncdiff_model::Fault;
+    match error.fault() {
+        Fault::Weights => 5,
+        // A value too large stands in a weights file more often than in an argument.
+        Fault::Limit => 5,
+        Fault::Parameter => 2,
+        Fault::Io => 7,
+        Fault::Internal => 1,
     }
 }
 

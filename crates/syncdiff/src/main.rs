@@ -1,1 +1,39 @@
-fn main() {}
+//! The command line: arguments in, exit code out. This is the only place that prints, reads the environment or exits.
+
+mod cli;
+mod commands;
+mod folders;
+mod interrupt;
+mod system;
+mod terminal;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::Parser;
+use syncdiff::Error;
+
+// Tensor code asks for and returns large buffers all the time; the system's allocator gives them back to the kernel
+// and pays for every page again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments = cli::Cli::parse();
+    let progress = arguments.command.progress();
+    let cancel = interrupt::listen();
+    // A panic is a defect of ours: it is told as such, once, and has its own exit code.
+    std::panic::set_hook(Box::new(|_| {}));
+    let outcome = catch_unwind(AssertUnwindSafe(|| commands::run(arguments.command, &cancel)));
+    let result = outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(Error::Internal { stage: "program", detail: text.unwrap_or("it stopped without a message").to_owned() })
+    });
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            terminal::show_error(&error, progress);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

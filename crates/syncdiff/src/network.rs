@@ -1,27 +1,233 @@
-//! TEMP adapter, replaced when the model's generation API lands.
-use crate::clock::Clock;
-use crate::error::Outcome;
-use crate::mouth::{MouthModel, MouthSequence};
-use crate::report::ModelReport;
-use crate::settings::GenerateSettings;
+//! The trained model as the renderer sees it: weights of a folder, a sampler, and the speech it has listened to.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
 use burn::tensor::Device;
 use syncdiff_face::KeepMaskKind;
 use syncdiff_media::{Frame, Plan};
-pub struct Recipe;
-pub struct Network;
+use syncdiff_model::diffusion::{Sampler, SamplerKind, Spacing};
+use syncdiff_model::generate::Phase as ModelPhase;
+use syncdiff_model::weights::{FolderManifest, Storage};
+use syncdiff_model::{FrameGenerator, LipSync, LipSyncConfig, SpeechTokens};
+
+use crate::clock::{Clock, Phase};
+use crate::error::{Error, Outcome};
+use crate::mouth::{MouthModel, MouthSequence};
+use crate::report::ModelReport;
+use crate::settings::GenerateSettings;
+use crate::timeline::num_model_frames;
+
+const STAGE: &str = "weights";
+/// What decoding, drawing and encoding take beside the weights.
+const WORK_BYTES: u64 = 300 << 20;
+/// A configuration has a few KB; more is no configuration.
+const MAX_TEXT_BYTES: u64 = 1 << 20;
+
+/// What is known of a model before its weights are read.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    folder: PathBuf,
+    manifest: FolderManifest,
+    config: LipSyncConfig,
+    keep_mask: KeepMaskKind,
+    sampler: Sampler,
+    seed: u64,
+}
+
+impl Recipe {
+    /// Reads a weights folder's texts and settles the sampler, without reading the weights.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] for a folder that is missing or incomplete, [`Error::Usage`] for a sampler that does not fit.
+    pub fn read(settings: &GenerateSettings) -> Outcome<Self> {
+        let folder = &settings.weights;
+        let manifest = read_manifest(folder)?;
+        let config_path = folder.join("config.toml");
+        // Here a wrong value is the folder's fault, not the user's.
+        let foreign = |cause: String| Error::Weights {
+            stage: STAGE,
+            what: format!("{config_path:?}: {cause}"),
+            remedy: "use weights and program of the same release".into(),
+        };
+        let config =
+            LipSyncConfig::from_toml(&read_text(&config_path)?).map_err(|error| foreign(error.to_string()))?;
+        let keep_mask =
+            config.keep_mask.parse().map_err(|error: syncdiff_face::FaceError| foreign(error.to_string()))?;
+        let sampler = choose_sampler(&config.sampler, settings.sampler.as_deref(), settings.steps)?;
+        Ok(Recipe { folder: folder.clone(), manifest, config, keep_mask, sampler, seed: settings.seed })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &LipSyncConfig {
+        &self.config
+    }
+
+    /// About how much memory the model takes: its values as 32-bit floats twice (from disk, and in the networks), and
+    /// room for what is computed.
+    pub fn memory_bytes(&self) -> u64 {
+        let stored: u64 = self.manifest.files.iter().map(|file| file.size_bytes).sum();
+        let growth = if self.manifest.storage == Storage::F32 { 1 } else { 2 };
+        2 * growth * stored + WORK_BYTES
+    }
+
+    /// The sampler that will run.
+    pub fn sampler(&self) -> &Sampler {
+        &self.sampler
+    }
+}
+
+/// The list of files of a weights folder.
+///
+/// # Errors
+/// [`Error::Weights`].
+pub fn read_manifest(folder: &Path) -> Outcome<FolderManifest> {
+    let path = folder.join("weights.toml");
+    toml::from_str(&read_text(&path)?).map_err(|error| Error::Weights {
+        stage: STAGE,
+        what: format!("{path:?} is not the list of a weights folder: {}", error.message()),
+        remedy: "fetch the weights again".into(),
+    })
+}
+
+fn read_text(path: &Path) -> Outcome<String> {
+    let wrong = |what: String| Error::Weights {
+        stage: STAGE,
+        what: format!("{path:?}: {what}"),
+        remedy: "name a folder of weights with --weights, or fetch it again; `syncdiff models list` shows what is there"
+            .into(),
+    };
+    let size = path.metadata().map_err(|error| wrong(error.to_string()))?.len();
+    if size > MAX_TEXT_BYTES {
+        return Err(wrong(format!("it has {size} bytes, at most {MAX_TEXT_BYTES} are expected")));
+    }
+    std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))
+}
+
+/// The words of `--sampler`.
+pub const SAMPLERS: [(&str, SamplerKind); 3] =
+    [("ddim", SamplerKind::Ddim), ("dpm++2m", SamplerKind::DpmPlusPlus2m), ("lcm", SamplerKind::Lcm)];
+
+/// The word of `--sampler` for a kind.
+pub fn sampler_name(kind: SamplerKind) -> &'static str {
+    SAMPLERS.iter().find(|(_, known)| *known == kind).map_or("unknown", |(name, _)| name)
+}
+
+/// The model's own sampler, changed by what the user chose.
+fn choose_sampler(own: &Sampler, name: Option<&str>, steps: Option<usize>) -> Outcome<Sampler> {
+    let mut sampler = *own;
+    if let Some(name) = name {
+        let known = SAMPLERS.iter().find(|(known, _)| *known == name);
+        let kind = known.map(|(_, kind)| *kind).ok_or_else(|| {
+            let names: Vec<&str> = SAMPLERS.iter().map(|(name, _)| *name).collect();
+            Error::usage(format!("--sampler {name} is not known"), format!("choose one of {}", names.join(", ")))
+        })?;
+        if kind != own.kind {
+            // Few-step sampling of another kind: from the noisiest timestep to the clean latent.
+            sampler = Sampler { kind, spacing: Spacing::Trailing, eta: 0.0, ..*own };
+        }
+    }
+    sampler.num_steps = steps.unwrap_or(sampler.num_steps);
+    if sampler.num_steps == 0 {
+        return Err(Error::usage("--steps 0", "give at least 1 step"));
+    }
+    Ok(sampler)
+}
+
+/// A loaded model that has listened to a speech.
+pub struct Network {
+    recipe: Recipe,
+    model: LipSync,
+    speech: SpeechTokens,
+}
+
 impl Network {
-    pub fn recipe(_: &GenerateSettings) -> Outcome<Recipe> { Ok(Recipe) }
-    pub fn load(_: Recipe, _: &Device) -> Outcome<Network> { Ok(Network) }
-    pub fn listen(&mut self, _: &[i16], _: &Plan) -> Outcome<()> { Ok(()) }
-    pub fn about(&self) -> ModelReport { ModelReport { weights_sha256: String::new(), licence: String::new(), crop_size_px: 128, keep_mask: "aligned_fixed".into(), sampler: String::new(), steps: 0 } }
+    /// Reads the weights.
+    ///
+    /// # Errors
+    /// Those of the weights folder.
+    pub fn load(recipe: &Recipe, device: &Device) -> Outcome<LipSync> {
+        Ok(LipSync::load(&recipe.folder, device)?)
+    }
+
+    /// Encodes the whole speech, once, for all frames of an output.
+    ///
+    /// # Errors
+    /// Those of the network.
+    pub fn listen(recipe: Recipe, model: LipSync, samples: &[i16], plan: &Plan) -> Outcome<Self> {
+        let speech = model.encode_speech(samples, num_model_frames(plan))?;
+        Ok(Network { recipe, model, speech })
+    }
+
+    /// What the report says of it.
+    pub fn about(&self) -> ModelReport {
+        let Recipe { manifest, config, keep_mask, sampler, .. } = &self.recipe;
+        let weights = manifest.files.iter().find(|file| file.name.ends_with(".safetensors"));
+        ModelReport {
+            name: config.name.clone(),
+            weights_sha256: weights.map(|file| file.sha256.clone()).unwrap_or_default(),
+            licence: manifest.licence.clone(),
+            parameters: self.model.num_params().iter().sum(),
+            crop_size_px: config.crop_size,
+            keep_mask: keep_mask.to_string(),
+            sampler: sampler_name(sampler.kind).to_owned(),
+            steps: sampler.num_steps,
+        }
+    }
 }
+
 impl MouthModel for Network {
-    fn crop_size(&self) -> usize { 128 }
-    fn keep_mask(&self) -> KeepMaskKind { KeepMaskKind::AlignedFixed }
-    fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence + '_>> { Ok(Box::new(Echo(identity.clone()))) }
+    fn crop_size(&self) -> usize {
+        self.recipe.config.crop_size
+    }
+
+    fn keep_mask(&self) -> KeepMaskKind {
+        self.recipe.keep_mask
+    }
+
+    fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence + '_>> {
+        let generator = self.model.generator(&identity.data, &self.recipe.sampler, self.recipe.seed)?;
+        Ok(Box::new(Sequence { generator, speech: &self.speech }))
+    }
 }
-struct Echo(Frame);
-impl MouthSequence for Echo {
-    fn next(&mut self, _: &Frame, _: usize, _: &mut Clock) -> Outcome<Frame> { Ok(self.0.clone()) }
-    fn restart(&mut self) {}
+
+struct Sequence<'a> {
+    generator: FrameGenerator<'a>,
+    speech: &'a SpeechTokens,
+}
+
+impl MouthSequence for Sequence<'_> {
+    fn next(&mut self, masked: &Frame, model_frame: usize, clock: &mut Clock) -> Outcome<Frame> {
+        let mut since = Instant::now();
+        let mut lap = |done: ModelPhase| {
+            let phase = match done {
+                ModelPhase::Encode | ModelPhase::Decode => Phase::Autoencoder,
+                ModelPhase::Denoise => Phase::Denoise,
+            };
+            clock.add(phase, since.elapsed());
+            since = Instant::now();
+        };
+        let rgb = self.generator.next_timed(&masked.data, self.speech, model_frame, &mut lap)?;
+        Ok(Frame::from_rgb(masked.width, masked.height, rgb)?)
+    }
+
+    fn restart(&mut self) {
+        self.generator.restart();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_sampler_wins_over_the_models() {
+        let own = LipSyncConfig::lite().sampler;
+        assert_eq!(choose_sampler(&own, None, None).unwrap(), own);
+        let chosen = choose_sampler(&own, Some("dpm++2m"), Some(5)).unwrap();
+        assert_eq!((chosen.kind, chosen.num_steps), (SamplerKind::DpmPlusPlus2m, 5));
+        assert_eq!(choose_sampler(&own, Some("ddim"), None).unwrap(), own);
+        assert_eq!(choose_sampler(&own, Some("euler"), None).unwrap_err().exit_code(), 2);
+        assert_eq!(choose_sampler(&own, None, Some(0)).unwrap_err().exit_code(), 2);
+    }
 }

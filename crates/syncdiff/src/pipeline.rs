@@ -7,7 +7,7 @@ use syncdiff_media::{Plan, Rational, SourceWalk, Tools};
 
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
-use crate::network::Network;
+use crate::network::{Network, Recipe};
 use crate::preview::preview_range;
 use crate::progress::{Stage, Watch};
 use crate::render::{FADE_FRAMES, Scene, render};
@@ -30,7 +30,7 @@ pub fn generate(tools: &Tools, settings: &GenerateSettings, watch: &mut Watch<'_
     let choice: FaceChoice = settings.face.parse()?;
     let still_rate: Rational = settings.fps.parse().map_err(|wrong: String| Error::usage(wrong, "give --fps 25"))?;
     let (device, device_name) = device::resolve(settings.device)?;
-    let recipe = Network::recipe(settings)?;
+    let recipe = Recipe::read(settings)?;
 
     let source = Source::open(tools, settings, still_rate)?;
     let models = FaceModels::load(&settings.face_models)?;
@@ -39,28 +39,26 @@ pub fn generate(tools: &Tools, settings: &GenerateSettings, watch: &mut Watch<'_
     let mut ignore = |_: usize, _: &_, _: &_| {};
     let tracked = track(tools, &source.video, &models, &source.read, needed, &mut ignore, &mut clock, watch)?;
     tracked.require_a_face(&settings.video)?;
-    let face = tracked.table.choose(&choice)?;
-    let alignment = tracked.table.alignment(face, &SmoothOptions::default());
+    let cast = tracked.faces.cast(&choice, &SmoothOptions::default())?;
     let plan = Plan::new(&tracked.index, settings.length, speech.duration())?;
 
     watch.step(Stage::Load, 0, None)?;
-    let mut network = clock.time(Phase::Load, || Network::load(recipe, &device))?;
+    let model = clock.time(Phase::Load, || Network::load(&recipe, &device))?;
     watch.step(Stage::Speech, 0, None)?;
-    clock.time(Phase::Audio, || network.listen(&speech.samples, &plan))?;
+    let network = clock.time(Phase::Audio, || Network::listen(recipe, model, &speech.samples, &plan))?;
     let speaking = (settings.silence == Silence::Keep).then(|| silence::of_plan(&speech.samples, &plan));
     let speech_opacity = speaking.as_ref().map(|speaking| silence::opacity(speaking, FADE_FRAMES));
 
     let scene = Scene {
         plan: &plan,
-        alignment: &alignment,
-        cuts: tracked.table.cuts(),
+        cast: &cast,
         speech_opacity: speech_opacity.as_deref(),
         composite: settings.composite,
         model: &network,
     };
     let outputs = match settings.preview {
-        Some(_) => preview_range(&plan, &alignment, &speech.samples)
-            .ok_or_else(|| Error::NoFace { path: settings.video.clone(), frames: tracked.table.num_frames() })?,
+        Some(_) => preview_range(&plan, &cast, &speech.samples)
+            .ok_or_else(|| Error::NoFace { path: settings.video.clone(), frames: tracked.faces.num_frames() })?,
         None => 0..plan.len(),
     };
     let walk = SourceWalk::new(tools, &source.video, &tracked.index, &plan, outputs.clone(), &source.read)?;
@@ -75,8 +73,7 @@ pub fn generate(tools: &Tools, settings: &GenerateSettings, watch: &mut Watch<'_
         device: device_name.to_string(),
         source: &source,
         tracked: &tracked,
-        face,
-        alignment: &alignment,
+        cast: &cast,
         speech: &speech,
         speaking: speaking.as_deref(),
         plan: &plan,

@@ -7,9 +7,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use syncdiff_face::{Alignment, ColourMatch, KeepMask, KeepMaskKind, PasteMask, Touched, paste_back, warp};
+use syncdiff_face::{ColourMatch, KeepMask, KeepMaskKind, PasteMask, Touched, paste_back, warp};
 use syncdiff_media::{Frame, MediaError, Plan, WalkedFrame};
 
+use crate::cast::Cast;
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
 use crate::mouth::{MouthModel, MouthSequence};
@@ -20,7 +21,7 @@ use crate::timeline::NearestOutput;
 /// Frames over which the generated mouth fades at the edge of a gap or of silence.
 pub const FADE_FRAMES: usize = 3;
 /// Width of the soft edge as a part of the crop's side.
-const FEATHER: f64 = 0.04;
+const FEATHER: f64 = 0.06;
 /// Where a slow source shows none of the next so many model frames, they are not drawn.
 const MAX_UNSEEN_FRAMES: usize = 3;
 
@@ -29,9 +30,7 @@ pub struct Scene<'a> {
     /// Which source frame each output frame shows, and when.
     pub plan: &'a Plan,
     /// Where the face is in each source frame.
-    pub alignment: &'a Alignment,
-    /// Source frames that begin a new shot.
-    pub cuts: &'a [u32],
+    pub cast: &'a Cast,
     /// Weight of the generated mouth at each model frame; 1 everywhere if none is given.
     pub speech_opacity: Option<&'a [f32]>,
     /// How the mouth gets into the frame.
@@ -44,6 +43,8 @@ pub struct Scene<'a> {
 pub struct Rendered<'a> {
     /// Index in the output.
     pub output: usize,
+    /// Time stamp in ticks of the plan's base.
+    pub pts: i64,
     /// The picture.
     pub frame: &'a Frame,
     /// The rectangle that may differ from the source frame; none where the frame passed through.
@@ -107,7 +108,7 @@ pub fn render(
                 }
                 let crop = crops.front().and_then(|(_, crop)| crop.as_ref());
                 let (frame, touched) = artist.compose(walked, crop, wanted, clock)?;
-                sink(Rendered { output: next_output, frame: &frame, touched }, clock)?;
+                sink(Rendered { output: next_output, pts: walked.pts, frame: &frame, touched }, clock)?;
                 counts.frames += 1;
                 counts.changed += usize::from(touched.is_some());
                 next_output += 1;
@@ -120,8 +121,7 @@ pub fn render(
         }
     }
     if counts.frames != total {
-        let detail = format!("{} of {total} frames were made", counts.frames);
-        return Err(Error::Internal { stage: "render", detail });
+        return Err(Error::Internal { stage: "render", detail: format!("{} of {total} frames were made", counts.frames) });
     }
     Ok(counts)
 }
@@ -179,8 +179,7 @@ impl<'a> Artist<'a> {
     }
 
     fn moment(&self, walked: &WalkedFrame) -> Moment {
-        let shot = self.scene.cuts.partition_point(|cut| *cut as usize <= walked.source);
-        Moment { shot, output: walked.output, source: walked.source }
+        Moment { shot: self.scene.cast.shot(walked.source), output: walked.output, source: walked.source }
     }
 
     fn speech_weight(&self, model_frame: usize) -> f32 {
@@ -195,8 +194,8 @@ impl<'a> Artist<'a> {
         if let Some(keep) = &self.fixed_keep {
             return Some(keep.clone());
         }
-        let face_box = self.scene.alignment.face_box(source)?;
-        let crop_from_frame = self.scene.alignment.crop_from_frame(source, size)?;
+        let face_box = self.scene.cast.face_box(source)?;
+        let crop_from_frame = self.scene.cast.crop_from_frame(source, size)?;
         Some(KeepMask::of_kind(self.scene.model.keep_mask(), &face_box, &crop_from_frame, size))
     }
 
@@ -204,7 +203,7 @@ impl<'a> Artist<'a> {
     fn draw(&mut self, model_frame: usize, walked: &WalkedFrame, clock: &mut Clock) -> Outcome<Option<Frame>> {
         let model = self.scene.model;
         let size = model.crop_size();
-        let place = self.scene.alignment.crop_from_frame(walked.source, size);
+        let place = self.scene.cast.crop_from_frame(walked.source, size);
         let (Some(crop_from_frame), true) = (place, self.speech_weight(model_frame) > 0.0) else {
             self.last_drawn = None;
             return Ok(None);
@@ -240,10 +239,10 @@ impl<'a> Artist<'a> {
         model_frame: usize,
         clock: &mut Clock,
     ) -> Outcome<(Arc<Frame>, Option<Touched>)> {
-        let alignment = self.scene.alignment;
-        let opacity = alignment.opacity(walked.source, FADE_FRAMES) * self.speech_weight(model_frame);
+        let cast = self.scene.cast;
+        let opacity = cast.opacity(walked.source, FADE_FRAMES) * self.speech_weight(model_frame);
         let size = self.scene.model.crop_size();
-        let place = alignment.crop_from_frame(walked.source, size);
+        let place = cast.crop_from_frame(walked.source, size);
         let (Some(crop), Some(crop_from_frame), true) = (crop, place, opacity > 0.0) else {
             self.last_composed = None;
             return Ok((Arc::clone(&walked.frame), None));

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use serde::Serialize;
-use syncdiff_face::{Alignment, Track};
 use syncdiff_media::{Plan, Speech, Time, ToolVersions, Warning, Written};
 
+use crate::cast::Cast;
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
 use crate::render::Counts;
@@ -47,10 +47,14 @@ pub struct Report {
 /// The model that drew the mouths.
 #[derive(Clone, Debug, Serialize)]
 pub struct ModelReport {
+    /// Name of its configuration.
+    pub name: String,
     /// SHA-256 of the weights.
     pub weights_sha256: String,
     /// Terms of the weights.
     pub licence: String,
+    /// Number of parameters, all networks together.
+    pub parameters: usize,
     /// Side of the crop in pixels.
     pub crop_size_px: usize,
     /// What the model does not see.
@@ -96,14 +100,14 @@ pub struct FrameRange {
 /// The face that was chosen.
 #[derive(Clone, Debug, Serialize)]
 pub struct FaceReport {
-    /// Its number, as `scan` lists it.
-    pub id: u32,
-    /// How many faces the clip shows.
-    pub faces_in_clip: usize,
+    /// Its numbers, as `scan` lists them: one for each shot that shows it.
+    pub ids: Vec<u32>,
+    /// How many tracks of faces the clip has, all shots together.
+    pub tracks_in_clip: usize,
     /// Where it is not seen: these frames passed through unchanged.
     pub gaps: Vec<FrameRange>,
     /// Source frames that begin a new shot.
-    pub cuts: Vec<u32>,
+    pub cuts: Vec<usize>,
 }
 
 /// The speech.
@@ -189,9 +193,7 @@ pub struct Summary<'a> {
     /// The first pass.
     pub tracked: &'a Tracked,
     /// The chosen face.
-    pub face: &'a Track,
-    /// Where it is.
-    pub alignment: &'a Alignment,
+    pub cast: &'a Cast,
     /// The speech.
     pub speech: &'a Speech,
     /// Which model frames have speech, where that was measured.
@@ -244,10 +246,10 @@ impl Summary<'_> {
                 secs: index.duration().secs(),
             },
             face: FaceReport {
-                id: self.face.id(),
-                faces_in_clip: self.tracked.table.tracks().len(),
-                gaps: self.alignment.gaps().into_iter().map(range).collect(),
-                cuts: self.tracked.table.cuts().to_vec(),
+                ids: self.cast.ids(),
+                tracks_in_clip: self.tracked.faces.tracks().count(),
+                gaps: self.cast.gaps().into_iter().map(range).collect(),
+                cuts: self.tracked.faces.cuts(),
             },
             speech: SpeechReport {
                 secs: self.speech.duration().secs(),

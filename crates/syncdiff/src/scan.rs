@@ -30,7 +30,7 @@ pub struct Scan {
     /// Length in seconds.
     pub secs: f64,
     /// Frames that begin a new shot.
-    pub cuts: Vec<u32>,
+    pub cuts: Vec<usize>,
     /// The faces by number.
     pub faces: Vec<ScannedFace>,
     /// What was wrong with the clip.
@@ -54,7 +54,7 @@ pub struct ScannedFace {
     pub mean_side_px: f32,
     /// The frame of the thumbnail.
     pub thumbnail_frame: usize,
-    /// The names of `--face` that mean this face.
+    /// The names of `--face` that mean this face in its shot.
     pub choices: Vec<String>,
     /// File name of the thumbnail, where thumbnails were written.
     pub thumbnail: Option<String>,
@@ -101,25 +101,25 @@ pub fn scan(
     let tracked = track(tools, info, models, read, None, &mut observer, &mut Clock::default(), watch)?;
     let index = &tracked.index;
     let secs_at = |frame: usize| Time::new(index.since_start(frame), index.time_base()).secs();
-    let chosen = |choice: FaceChoice| tracked.table.choose(&choice).ok().map(|track| track.id());
     let names = [FaceChoice::Largest, FaceChoice::Left, FaceChoice::Right, FaceChoice::Center];
-    let faces = tracked.table.tracks().iter().filter_map(|track| {
+    let meant = names.map(|name| (name, tracked.faces.chosen(&name).unwrap_or_default()));
+    let faces = tracked.faces.tracks().filter_map(|(start, track)| {
         let best = best.iter().find(|best| best.id == track.id())?;
-        let (first, last) = (track.iter().next()?.0, track.iter().last()?.0);
+        let ranges: Vec<Range<usize>> =
+            track.ranges().into_iter().map(|range| range.start + start..range.end + start).collect();
         let sides: f32 = track.iter().map(|(_, record)| record.face_box.area().sqrt()).sum();
+        let means = |(name, ids): &(FaceChoice, Vec<(usize, u32)>)| {
+            ids.contains(&(start, track.id())).then(|| name.to_string())
+        };
         Some(ScannedFace {
             id: track.id(),
             frames: track.num_frames(),
-            ranges: track.ranges(),
-            first_secs: secs_at(first),
-            last_secs: secs_at(last),
+            first_secs: secs_at(ranges.first()?.start),
+            last_secs: secs_at(ranges.last()?.end - 1),
+            ranges,
             mean_side_px: sides / track.num_frames().max(1) as f32,
             thumbnail_frame: best.frame,
-            choices: names
-                .iter()
-                .filter(|name| chosen(**name) == Some(track.id()))
-                .map(ToString::to_string)
-                .collect(),
+            choices: meant.iter().filter_map(means).collect(),
             thumbnail: None,
             picture: best.picture.clone(),
         })
@@ -130,7 +130,7 @@ pub fn scan(
         frames: index.len(),
         rate: index.average_rate().to_string(),
         secs: index.duration().secs(),
-        cuts: tracked.table.cuts().to_vec(),
+        cuts: tracked.faces.cuts(),
         faces: faces.collect(),
         warnings: tracked.warnings.clone(),
     })

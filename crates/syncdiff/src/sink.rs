@@ -54,7 +54,7 @@ impl Sink {
             write_png(&folder.join(format!("{:06}.png", rendered.output)), rendered.frame)?;
         }
         clock.time(Phase::Encode, || match &mut self.kind {
-            Kind::Video(writer) => writer.push(rendered.frame),
+            Kind::Video(writer) => writer.push(rendered.frame, rendered.pts),
             Kind::Preview { path, shown } if *shown == rendered.output => write_png(path, rendered.frame),
             Kind::Preview { .. } => Ok(()),
         })?;

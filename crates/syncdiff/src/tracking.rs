@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use syncdiff_face::{FaceModels, FacesInFrame, TrackTable, Tracker, TrackerOptions};
+use syncdiff_face::{FaceModels, FacesInFrame, Tracker, TrackerOptions};
 use syncdiff_media::{Frame, FrameIndex, FrameReader, MediaError, MediaInfo, ReadOptions, Time, Tools, VideoInfo, Warning};
 
+use crate::cast::Faces;
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
 use crate::progress::{Stage, Watch};
@@ -18,7 +19,7 @@ pub struct Tracked {
     /// Time stamps of the whole clip.
     pub index: FrameIndex,
     /// The faces; as many frames as were looked at.
-    pub table: TrackTable,
+    pub faces: Faces,
     /// What was wrong with the clip without ending the work.
     pub warnings: Vec<Warning>,
 }
@@ -29,8 +30,8 @@ impl Tracked {
     /// # Errors
     /// [`Error::NoFace`].
     pub fn require_a_face(&self, path: &Path) -> Outcome<()> {
-        if self.table.tracks().is_empty() {
-            return Err(Error::NoFace { path: path.to_path_buf(), frames: self.table.num_frames() });
+        if self.faces.tracks().next().is_none() {
+            return Err(Error::NoFace { path: path.to_path_buf(), frames: self.faces.num_frames() });
         }
         Ok(())
     }
@@ -67,17 +68,14 @@ pub fn track(
     let video = picture(info)?;
     let total = video.num_frames.map(|frames| frames as usize);
     let mut tracker = Tracker::new(models, TrackerOptions::default())?;
-    let mut table = TrackTable::new(video.width, video.height);
+    let mut faces = Faces::new(video.width, video.height);
     let mut reader = FrameReader::open(tools, info, read)?;
     let mut first_pts = None;
     watch.step(Stage::Track, 0, total)?;
     while let Some(next) = clock.time(Phase::Decode, || reader.next()) {
         let timed = next?;
-        let found = clock.time(Phase::Faces, || {
-            let found = tracker.push(&timed.frame)?;
-            table.push(&found)?;
-            Ok::<_, Error>(found)
-        })?;
+        let found = clock.time(Phase::Faces, || tracker.push(&timed.frame));
+        faces.push(&found);
         observer(timed.index, &timed.frame, &found);
         watch.step(Stage::Track, timed.index + 1, total)?;
         let shown = Time::new(timed.pts - *first_pts.get_or_insert(timed.pts), video.time_base);
@@ -87,5 +85,5 @@ pub fn track(
     }
     let (index, warnings) = clock.time(Phase::Decode, || reader.into_index())?;
     watch.check()?;
-    Ok(Tracked { index, table, warnings })
+    Ok(Tracked { index, faces, warnings })
 }

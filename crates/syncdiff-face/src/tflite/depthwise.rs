@@ -21,9 +21,7 @@ impl Geometry {
     /// Input row or column (`axis` 0 or 1) under tap `tap` of output place `place`, if inside.
     #[inline(always)]
     pub(super) fn source(&self, axis: usize, place: usize, tap: usize) -> Option<usize> {
-        (place * self.stride[axis] + tap)
-            .checked_sub(self.before[axis])
-            .filter(|&at| at < self.input[axis])
+        (place * self.stride[axis] + tap).checked_sub(self.before[axis]).filter(|&at| at < self.input[axis])
     }
 
     /// Output columns whose whole window lies inside the input.
@@ -68,10 +66,8 @@ impl WithSimd for Depthwise<'_> {
             if whole && !fast.is_empty() {
                 let start = taps_y[0].unwrap_or(0);
                 let x0 = fast.start * g.stride[1] - g.before[1];
-                let rows = [0, 1, 2].map(|k| {
-                    &input[((start + k) * g.input[1] + x0) * columns
-                        ..(start + k + 1) * g.input[1] * columns]
-                });
+                let rows = [0, 1, 2]
+                    .map(|k| &input[((start + k) * g.input[1] + x0) * columns..(start + k + 1) * g.input[1] * columns]);
                 let to = &mut row[fast.start * columns..fast.end * columns];
                 inside(simd, rows, weights, bias, self.activation, g.stride[1] * columns, to);
             }

@@ -61,19 +61,15 @@ impl<'a> Table<'a> {
     }
 
     pub(super) fn i8(&self, slot: usize, default: i8) -> Result<i8, Wrong> {
-        self.field(slot)?
-            .map_or(Ok(default), |at| Ok(i8::from_le_bytes(bytes(self.file, at)?)))
+        self.field(slot)?.map_or(Ok(default), |at| Ok(i8::from_le_bytes(bytes(self.file, at)?)))
     }
 
     pub(super) fn i32(&self, slot: usize, default: i32) -> Result<i32, Wrong> {
-        self.field(slot)?
-            .map_or(Ok(default), |at| Ok(i32::from_le_bytes(bytes(self.file, at)?)))
+        self.field(slot)?.map_or(Ok(default), |at| Ok(i32::from_le_bytes(bytes(self.file, at)?)))
     }
 
     pub(super) fn table(&self, slot: usize) -> Result<Option<Table<'a>>, Wrong> {
-        self.field(slot)?
-            .map(|at| Table::at(self.file, follow(self.file, at)?))
-            .transpose()
+        self.field(slot)?.map(|at| Table::at(self.file, follow(self.file, at)?)).transpose()
     }
 
     /// The bytes of a vector of `width`-byte elements, empty if absent.
@@ -106,9 +102,7 @@ impl<'a> Table<'a> {
         let Some(field) = self.field(slot)? else { return Ok(Vec::new()) };
         let start = follow(self.file, field)? + 4;
         let data = self.vector(slot, 4)?;
-        (0..data.len() / 4)
-            .map(|i| Table::at(self.file, follow(self.file, start + 4 * i)?))
-            .collect()
+        (0..data.len() / 4).map(|i| Table::at(self.file, follow(self.file, start + 4 * i)?)).collect()
     }
 
     pub(super) fn string(&self, slot: usize) -> Result<String, Wrong> {

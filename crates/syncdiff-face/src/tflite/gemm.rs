@@ -19,17 +19,10 @@ pub(super) enum Activation<'a> {
 
 /// Applies the activation to one vector of channels, number `column`.
 #[inline(always)]
-pub(super) fn activate<S: Simd>(
-    simd: S,
-    x: S::f32s,
-    activation: Activation<'_>,
-    column: usize,
-) -> S::f32s {
+pub(super) fn activate<S: Simd>(simd: S, x: S::f32s, activation: Activation<'_>, column: usize) -> S::f32s {
     match activation {
         Activation::None => x,
-        Activation::Clamp(c) => {
-            simd.min_f32s(simd.max_f32s(x, simd.splat_f32s(c.low)), simd.splat_f32s(c.high))
-        }
+        Activation::Clamp(c) => simd.min_f32s(simd.max_f32s(x, simd.splat_f32s(c.low)), simd.splat_f32s(c.high)),
         Activation::Prelu(slopes) => {
             let zero = simd.splat_f32s(0.0);
             let slope = S::as_simd_f32s(slopes).0[column];
@@ -66,9 +59,7 @@ impl Packed {
         while column < channels {
             let width = (2 * lanes).min(channels - column);
             for k in 0..depth {
-                data.extend((column..column + width).map(|c| {
-                    if c < num_out { weights[c * depth + k] } else { 0.0 }
-                }));
+                data.extend((column..column + width).map(|c| if c < num_out { weights[c * depth + k] } else { 0.0 }));
             }
             column += width;
         }
@@ -167,8 +158,7 @@ impl WithSimd for Product<'_> {
         let panels = S::as_simd_f32s(&self.weights.data).0;
         let out = S::as_mut_simd_f32s(self.out).0;
         let num_pixels = out.len() / num_columns;
-        let residual =
-            self.residual.map(|r| (S::as_simd_f32s(r.data).0, r.channels / lanes));
+        let residual = self.residual.map(|r| (S::as_simd_f32s(r.data).0, r.channels / lanes));
         let mut column = 0;
         while column < num_columns {
             let width = (num_columns - column).min(2);
@@ -229,9 +219,7 @@ mod tests {
             });
             for p in 0..pixels {
                 for c in 0..outs {
-                    let mut want: f32 =
-                        (0..depth).map(|k| x[p * stride + k] * w[c * depth + k]).sum::<f32>()
-                            + bias[c];
+                    let mut want: f32 = (0..depth).map(|k| x[p * stride + k] * w[c * depth + k]).sum::<f32>() + bias[c];
                     if c < lanes {
                         want += residual[p * lanes + c];
                     }

@@ -8,6 +8,8 @@
 mod depthwise;
 mod flatbuffer;
 mod gemm;
+#[cfg(test)]
+mod hostile_tests;
 mod model;
 mod plan;
 mod simple;
@@ -94,8 +96,7 @@ impl Interpreter {
         let arch = Arch::new();
         let bad = |detail| FaceError::BadModel { model: model.name.clone(), detail };
         let plan = Plan::new(model, arch.dispatch(Lanes)).map_err(bad)?;
-        let outputs =
-            model.outputs.iter().map(|&t| (t, vec![0.0; model.tensors[t].count()])).collect();
+        let outputs = model.outputs.iter().map(|&t| (t, vec![0.0; model.tensors[t].count()])).collect();
         Ok(Interpreter {
             arch,
             slots: plan.slot_len.iter().map(|&len| Buffer::new(len)).collect(),
@@ -149,10 +150,7 @@ impl Interpreter {
             Step::Conv { input, geometry: g, weights, residual, act } => {
                 let (_, _, channels, stride) = image(*input);
                 let residual = residual.map(|t| (data(t), image(t).3));
-                let plain = g.kernel == [1, 1]
-                    && g.stride == [1, 1]
-                    && g.before == [0, 0]
-                    && g.input == g.output;
+                let plain = g.kernel == [1, 1] && g.stride == [1, 1] && g.before == [0, 0] && g.input == g.output;
                 if plain {
                     arch.dispatch(Product {
                         pixels: data(*input),
@@ -173,10 +171,8 @@ impl Interpreter {
                         pixels: unfolded,
                         pixel_stride: depth,
                         weights,
-                        residual: residual.map(|(data, channels)| Residual {
-                            data: &data[y * g.output[1] * channels..],
-                            channels,
-                        }),
+                        residual: residual
+                            .map(|(data, channels)| Residual { data: &data[y * g.output[1] * channels..], channels }),
                         activation: borrow(act),
                         out,
                     });
@@ -204,12 +200,9 @@ impl Interpreter {
                 activation: borrow(act),
                 out,
             }),
-            Step::MaxPool { input, geometry } => arch.dispatch(MaxPool {
-                input: data(*input),
-                geometry: *geometry,
-                channels: out_stride,
-                out,
-            }),
+            Step::MaxPool { input, geometry } => {
+                arch.dispatch(MaxPool { input: data(*input), geometry: *geometry, channels: out_stride, out })
+            }
             Step::Pad { input, before } => {
                 let (h, w, _, stride) = image(*input);
                 simple::pad(data(*input), (h, w, stride), out, (oh, ow, out_stride), *before);

@@ -90,8 +90,7 @@ impl Model {
     /// # Errors
     /// [`FaceError::BadModel`] for damaged bytes and for operators or types that are not run here.
     pub fn parse(name: &str, file: &[u8]) -> Result<Self, FaceError> {
-        parse(name, file)
-            .map_err(|detail| FaceError::BadModel { model: name.to_owned(), detail })
+        parse(name, file).map_err(|detail| FaceError::BadModel { model: name.to_owned(), detail })
     }
 
     /// Shapes of the outputs, in the order of the file.
@@ -118,10 +117,7 @@ fn indices(values: Vec<i32>, len: usize, what: &str) -> Result<Vec<usize>, Wrong
     values
         .into_iter()
         .map(|v| {
-            usize::try_from(v)
-                .ok()
-                .filter(|&i| i < len)
-                .ok_or_else(|| format!("{what} names tensor {v} of {len}"))
+            usize::try_from(v).ok().filter(|&i| i < len).ok_or_else(|| format!("{what} names tensor {v} of {len}"))
         })
         .collect()
 }
@@ -129,9 +125,7 @@ fn indices(values: Vec<i32>, len: usize, what: &str) -> Result<Vec<usize>, Wrong
 fn floats(kind: i8, data: &[u8]) -> Result<Constant, Wrong> {
     Ok(match kind {
         0 => Constant::Float(data.as_chunks().0.iter().map(|c| f32::from_le_bytes(*c)).collect()),
-        1 => Constant::Float(
-            data.as_chunks().0.iter().map(|c| half::f16::from_le_bytes(*c).to_f32()).collect(),
-        ),
+        1 => Constant::Float(data.as_chunks().0.iter().map(|c| half::f16::from_le_bytes(*c).to_f32()).collect()),
         2 => Constant::Int(data.as_chunks().0.iter().map(|c| i32::from_le_bytes(*c)).collect()),
         other => return Err(format!("a constant of type {other}")),
     })
@@ -149,8 +143,7 @@ fn parse(name: &str, file: &[u8]) -> Result<Model, Wrong> {
     }
     let (mut tensors, mut raw) = (Vec::new(), Vec::new());
     for table in graph.tables(0)? {
-        let (tensor, r) = parse_tensor(&table, &buffers)
-            .map_err(|e| format!("tensor {}: {e}", tensors.len()))?;
+        let (tensor, r) = parse_tensor(&table, &buffers).map_err(|e| format!("tensor {}: {e}", tensors.len()))?;
         tensors.push(tensor);
         raw.push(r);
     }
@@ -161,19 +154,15 @@ fn parse(name: &str, file: &[u8]) -> Result<Model, Wrong> {
     }
     let mut operators = Vec::new();
     for (number, table) in graph.tables(3)?.iter().enumerate() {
-        let operator = parse_operator(table, &codes, &mut tensors, &raw)
-            .map_err(|e| format!("operator {number}: {e}"))?;
+        let operator =
+            parse_operator(table, &codes, &mut tensors, &raw).map_err(|e| format!("operator {number}: {e}"))?;
         operators.extend(operator);
     }
     Ok(Model { name: name.to_owned(), tensors, operators, inputs, outputs })
 }
 
 fn parse_tensor(table: &Table, buffers: &[Table]) -> Result<(Tensor, RawTensor), Wrong> {
-    let shape = table
-        .i32s(0)?
-        .into_iter()
-        .map(|d| usize_of(d, "a dimension"))
-        .collect::<Result<Vec<_>, _>>()?;
+    let shape = table.i32s(0)?.into_iter().map(|d| usize_of(d, "a dimension")).collect::<Result<Vec<_>, _>>()?;
     let count = shape.iter().try_fold(1usize, |a, &d| a.checked_mul(d));
     let count = count.filter(|&c| c > 0 && c <= MAX_ELEMENTS && shape.len() <= 4);
     let Some(count) = count else { return Err(format!("shape {shape:?} is out of range")) };
@@ -258,17 +247,11 @@ fn parse_operator(
         }
         17 => Kind::MaxPool {
             window: window(&options()?, 5)?,
-            size: [
-                usize_of(options()?.i32(4, 0)?, "pool height")?,
-                usize_of(options()?.i32(3, 0)?, "pool width")?,
-            ],
+            size: [usize_of(options()?.i32(4, 0)?, "pool height")?, usize_of(options()?.i32(3, 0)?, "pool width")?],
         },
         19 => Kind::Relu,
         22 => Kind::Reshape,
-        23 => Kind::ResizeBilinear {
-            align_corners: options()?.i8(2, 0)? != 0,
-            half_pixel: options()?.i8(3, 0)? != 0,
-        },
+        23 => Kind::ResizeBilinear { align_corners: options()?.i8(2, 0)? != 0, half_pixel: options()?.i8(3, 0)? != 0 },
         34 => Kind::Pad,
         54 => Kind::Prelu,
         other => return Err(format!("operator {other} is not run here")),
@@ -277,13 +260,7 @@ fn parse_operator(
 }
 
 /// DEQUANTIZE (6) and DENSIFY (124) of constants, done once while reading.
-fn fold(
-    code: i32,
-    input: usize,
-    output: usize,
-    tensors: &mut [Tensor],
-    raw: &[RawTensor],
-) -> Result<(), Wrong> {
+fn fold(code: i32, input: usize, output: usize, tensors: &mut [Tensor], raw: &[RawTensor]) -> Result<(), Wrong> {
     let Constant::Float(values) = &tensors[input].constant else {
         return Err("only constants are dequantised or densified here".into());
     };

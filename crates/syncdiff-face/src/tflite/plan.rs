@@ -7,7 +7,7 @@
 use super::depthwise::Geometry;
 use super::flatbuffer::Wrong;
 use super::gemm::Packed;
-use super::model::{Clamp, Constant, Kind, Model, Padding, Window};
+use super::model::{Clamp, Constant, Kind, MAX_ELEMENTS, Model, Padding, Window};
 
 const RELU: Clamp = Clamp { low: 0.0, high: f32::INFINITY };
 
@@ -40,24 +40,55 @@ impl Layout {
 /// One thing to do; numbers are tensors.
 #[derive(Debug)]
 pub(super) enum Step {
-    Conv { input: usize, geometry: Geometry, weights: Packed, residual: Option<usize>, act: Act },
-    Depthwise { input: usize, geometry: Geometry, weights: Vec<f32>, bias: Vec<f32>, act: Act },
-    Add { inputs: [usize; 2], act: Act },
-    Activate { input: usize, act: Act },
-    Pad { input: usize, before: [usize; 2] },
-    MaxPool { input: usize, geometry: Geometry },
-    Resize { input: usize, align_corners: bool, half_pixel: bool },
-    DepthToSpace { input: usize, block: usize },
+    Conv {
+        input: usize,
+        geometry: Geometry,
+        weights: Packed,
+        residual: Option<usize>,
+        act: Act,
+    },
+    Depthwise {
+        input: usize,
+        geometry: Geometry,
+        weights: Vec<f32>,
+        bias: Vec<f32>,
+        act: Act,
+    },
+    Add {
+        inputs: [usize; 2],
+        act: Act,
+    },
+    Activate {
+        input: usize,
+        act: Act,
+    },
+    Pad {
+        input: usize,
+        before: [usize; 2],
+    },
+    MaxPool {
+        input: usize,
+        geometry: Geometry,
+    },
+    Resize {
+        input: usize,
+        align_corners: bool,
+        half_pixel: bool,
+    },
+    DepthToSpace {
+        input: usize,
+        block: usize,
+    },
     /// Copies the inputs, without padding, one behind the other.
-    Gather { inputs: Vec<usize> },
+    Gather {
+        inputs: Vec<usize>,
+    },
 }
 
 impl Step {
     fn reads(&self) -> Vec<usize> {
         match self {
-            Step::Conv { input, residual, .. } => {
-                std::iter::once(*input).chain(*residual).collect()
-            }
+            Step::Conv { input, residual, .. } => std::iter::once(*input).chain(*residual).collect(),
             Step::Add { inputs, .. } => inputs.to_vec(),
             Step::Gather { inputs } => inputs.clone(),
             Step::Depthwise { input, .. }
@@ -215,10 +246,8 @@ impl<'m> Planner<'m> {
             && self.consumers[tensor] == [reader]
             && !self.model.outputs.contains(&tensor)
             && let Some((input, [_, _, (0, _)])) = self.pad(pad)
-            && let (
-                Layout::Image { height, width, stride, .. },
-                Layout::Image { height: h, width: w, .. },
-            ) = (self.layouts[input], self.layouts[tensor])
+            && let (Layout::Image { height, width, stride, .. }, Layout::Image { height: h, width: w, .. }) =
+                (self.layouts[input], self.layouts[tensor])
             && (height, width) == (h, w)
             && stride % self.lanes == 0
         {
@@ -309,9 +338,7 @@ impl<'m> Planner<'m> {
 
     fn image(&self, tensor: usize) -> Result<(usize, usize, usize, usize), Wrong> {
         match self.layouts[tensor] {
-            Layout::Image { height, width, channels, stride } => {
-                Ok((height, width, channels, stride))
-            }
+            Layout::Image { height, width, channels, stride } => Ok((height, width, channels, stride)),
             Layout::Dense(_) => Err(format!("tensor {tensor} is no image of batch 1")),
         }
     }
@@ -438,9 +465,7 @@ impl<'m> Planner<'m> {
                 let (ih, iw, ic) = self.padded(input)?;
                 let (oh, ow, oc) = self.padded(output)?;
                 let fits = |a: usize, b: usize| a.checked_mul(*block) == Some(b);
-                if !(fits(ih, oh) && fits(iw, ow) && fits(oc, ic / block.max(&1)))
-                    || oc * block * block != ic
-                {
+                if !(fits(ih, oh) && fits(iw, ow) && fits(oc, ic / block.max(&1))) || oc * block * block != ic {
                     return Err("DEPTH_TO_SPACE between shapes that do not fit".into());
                 }
                 Step::DepthToSpace { input, block: *block }
@@ -479,11 +504,7 @@ impl<'m> Planner<'m> {
 }
 
 /// Gives every tensor a buffer; two tensors share one if their lives do not meet.
-fn assign_slots(
-    model: &Model,
-    steps: &[(Step, usize)],
-    layouts: &[Layout],
-) -> Result<(Vec<usize>, Vec<usize>), Wrong> {
+fn assign_slots(model: &Model, steps: &[(Step, usize)], layouts: &[Layout]) -> Result<(Vec<usize>, Vec<usize>), Wrong> {
     let mut last_read = vec![0; layouts.len()];
     for (i, (step, _)) in steps.iter().enumerate() {
         for t in step.reads() {
@@ -515,11 +536,13 @@ fn assign_slots(
         );
         slot_len[chosen] = slot_len[chosen].max(len);
         slot[*output] = chosen;
-        let mut done: Vec<usize> =
-            reads.into_iter().filter(|&t| last_read[t] == i && slot[t] != 0).collect();
+        let mut done: Vec<usize> = reads.into_iter().filter(|&t| last_read[t] == i && slot[t] != 0).collect();
         done.sort_unstable();
         done.dedup();
         free.extend(done.into_iter().map(|t| slot[t]));
+    }
+    if slot_len.iter().sum::<usize>() > 4 * MAX_ELEMENTS {
+        return Err("it needs too much memory".into());
     }
     if model.outputs.iter().any(|&t| slot[t] == usize::MAX) {
         return Err("an output is never computed".into());

@@ -24,9 +24,7 @@ impl WithSimd for Elementwise<'_> {
         let b = self.b.map_or(a, |b| S::as_simd_f32s(b).0);
         let out = S::as_mut_simd_f32s(self.out).0;
         let sum = self.b.is_some();
-        for ((to, a), b) in
-            out.chunks_exact_mut(columns).zip(a.chunks_exact(columns)).zip(b.chunks_exact(columns))
-        {
+        for ((to, a), b) in out.chunks_exact_mut(columns).zip(a.chunks_exact(columns)).zip(b.chunks_exact(columns)) {
             for (c, ((to, a), b)) in to.iter_mut().zip(a).zip(b).enumerate() {
                 let x = if sum { simd.add_f32s(*a, *b) } else { *a };
                 *to = activate(simd, x, self.activation, c);
@@ -72,11 +70,8 @@ impl WithSimd for MaxPool<'_> {
 
 /// For each output place the two input places and the weight of the second.
 fn taps(input: usize, output: usize, align: bool, half: bool) -> Vec<(usize, usize, f32)> {
-    let scale = if align && output > 1 {
-        (input - 1) as f32 / (output - 1) as f32
-    } else {
-        input as f32 / output as f32
-    };
+    let scale =
+        if align && output > 1 { (input - 1) as f32 / (output - 1) as f32 } else { input as f32 / output as f32 };
     (0..output)
         .map(|i| {
             let at = if half { (i as f32 + 0.5) * scale - 0.5 } else { i as f32 * scale };
@@ -123,8 +118,7 @@ pub(super) fn depth_to_space(
 ) {
     for (place, to) in out.chunks_exact_mut(out_stride).enumerate() {
         let (y, x) = (place / ow, place % ow);
-        let from = ((y / block) * iw + x / block) * in_stride
-            + ((y % block) * block + x % block) * channels;
+        let from = ((y / block) * iw + x / block) * in_stride + ((y % block) * block + x % block) * channels;
         to.fill(0.0);
         to[..channels].copy_from_slice(&input[from..from + channels]);
     }
@@ -142,20 +136,13 @@ pub(super) fn pad(
     for y in 0..ih {
         for x in 0..iw {
             let to = ((y + before[0]) * ow + x + before[1]) * out_stride;
-            out[to..to + in_stride]
-                .copy_from_slice(&input[(y * iw + x) * in_stride..][..in_stride]);
+            out[to..to + in_stride].copy_from_slice(&input[(y * iw + x) * in_stride..][..in_stride]);
         }
     }
 }
 
 /// One output row of a convolution unfolded: for each column the window's values, tap by tap.
-pub(super) fn unfold_row(
-    input: &[f32],
-    (channels, stride): (usize, usize),
-    g: &Geometry,
-    y: usize,
-    out: &mut [f32],
-) {
+pub(super) fn unfold_row(input: &[f32], (channels, stride): (usize, usize), g: &Geometry, y: usize, out: &mut [f32]) {
     let depth = g.kernel[0] * g.kernel[1] * channels;
     for (x, to) in out.chunks_exact_mut(depth).take(g.output[1]).enumerate() {
         for (ky, to) in to.chunks_exact_mut(g.kernel[1] * channels).enumerate() {

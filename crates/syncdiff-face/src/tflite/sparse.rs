@@ -40,9 +40,7 @@ fn index_vector(meta: &Table, slot: usize) -> Result<Vec<usize>, Wrong> {
 impl Sparsity {
     pub(super) fn parse(table: &Table, shape: &[usize]) -> Result<Self, Wrong> {
         let unsigned = |v: Vec<i32>| -> Result<Vec<usize>, Wrong> {
-            v.into_iter()
-                .map(|x| usize::try_from(x).map_err(|_| "a negative sparse dimension".into()))
-                .collect()
+            v.into_iter().map(|x| usize::try_from(x).map_err(|_| "a negative sparse dimension".into())).collect()
         };
         let traversal = unsigned(table.i32s(0)?)?;
         let block_dim = unsigned(table.i32s(1)?)?;
@@ -64,14 +62,10 @@ impl Sparsity {
         for (meta, &dim) in metas.iter().zip(&traversal) {
             let level = match meta.i8(0, 0)? {
                 0 => {
-                    let size = usize::try_from(meta.i32(1, 0)?)
-                        .map_err(|_| "a negative sparse dimension")?;
+                    let size = usize::try_from(meta.i32(1, 0)?).map_err(|_| "a negative sparse dimension")?;
                     Level::Dense(size)
                 }
-                1 => Level::Rows {
-                    segments: index_vector(meta, 2)?,
-                    indices: index_vector(meta, 4)?,
-                },
+                1 => Level::Rows { segments: index_vector(meta, 2)?, indices: index_vector(meta, 4)? },
                 other => return Err(format!("unknown sparse dimension format {other}")),
             };
             if dim >= rank {
@@ -94,13 +88,7 @@ impl Sparsity {
         Ok(dense)
     }
 
-    fn visit(
-        &self,
-        level: usize,
-        row: usize,
-        walk: &mut Walk<'_>,
-        dense: &mut [f32],
-    ) -> Result<(), Wrong> {
+    fn visit(&self, level: usize, row: usize, walk: &mut Walk<'_>, dense: &mut [f32]) -> Result<(), Wrong> {
         walk.steps += 1;
         if walk.steps > 4 * MAX_ELEMENTS {
             return Err("the sparsity description is endless".into());
@@ -179,10 +167,7 @@ mod tests {
         };
         let stored: Vec<f32> = vec![1., 0., 0., 4., 2., 3., 0., 0., 5., 0., 0., 6.];
         let dense = sparsity.densify(&stored).unwrap();
-        assert_eq!(
-            dense,
-            [1., 0., 2., 3., 0., 4., 0., 0., 0., 0., 5., 0., 0., 0., 0., 6.]
-        );
+        assert_eq!(dense, [1., 0., 2., 3., 0., 4., 0., 0., 0., 0., 5., 0., 0., 0., 0., 6.]);
         assert!(sparsity.densify(&stored[..9]).is_err());
     }
 }

@@ -45,8 +45,7 @@ impl<R: Read> NutReader<R> {
             return Err(wrong("no NUT stream"));
         }
         let (bases, elided) = (Vec::new(), vec![Vec::new()]);
-        let mut reader =
-            NutReader { input, codes: Vec::new(), bases, elided, stream: None, last_pts: 0 };
+        let mut reader = NutReader { input, codes: Vec::new(), bases, elided, stream: None, last_pts: 0 };
         while reader.stream.is_none() {
             match reader.byte()? {
                 Some(b'N') => reader.packet()?,
@@ -91,11 +90,7 @@ impl<R: Read> NutReader<R> {
             let coded = self.number()?;
             let coded = i64::try_from(coded).map_err(|_| wrong("time stamp"))?;
             let full = 1i64 << stream.shift;
-            if coded < full {
-                full_pts(coded, stream.shift, self.last_pts)
-            } else {
-                coded - full
-            }
+            if coded < full { full_pts(coded, stream.shift, self.last_pts) } else { coded - full }
         } else {
             self.last_pts.saturating_add(code.pts_delta)
         };
@@ -124,8 +119,7 @@ impl<R: Read> NutReader<R> {
         // The specification leaves bytes out of small frames only.
         let header = if size > 4096 { 0 } else { header };
         let elided = self.elided.get(header as usize).ok_or_else(|| wrong("elision header"))?;
-        let (head, tail) =
-            data.split_at_mut_checked(elided.len()).ok_or_else(|| wrong("elision header"))?;
+        let (head, tail) = data.split_at_mut_checked(elided.len()).ok_or_else(|| wrong("elision header"))?;
         head.copy_from_slice(elided);
         self.input.read_exact(tail)?;
         self.last_pts = pts;
@@ -185,15 +179,8 @@ impl<R: Read> NutReader<R> {
                 _ => return Err(wrong("a time base")),
             }
         }
-        let invalid = Code {
-            flags: flag::INVALID,
-            stream: 0,
-            size_mul: 1,
-            size_lsb: 0,
-            pts_delta: 0,
-            reserved: 0,
-            header: 0,
-        };
+        let invalid =
+            Code { flags: flag::INVALID, stream: 0, size_mul: 1, size_lsb: 0, pts_delta: 0, reserved: 0, header: 0 };
         let mut codes = Vec::with_capacity(256);
         let (mut pts_delta, mut size_mul, mut stream, mut header) = (0, 1, 0, 0);
         while codes.len() < 256 {
@@ -210,8 +197,7 @@ impl<R: Read> NutReader<R> {
             }
             let size = if fields > 3 { cursor.number()? } else { 0 };
             let reserved = if fields > 4 { cursor.number()? } else { 0 };
-            let count =
-                if fields > 5 { cursor.number()? } else { size_mul.saturating_sub(size) };
+            let count = if fields > 5 { cursor.number()? } else { size_mul.saturating_sub(size) };
             if fields > 6 {
                 cursor.signed()?;
             }

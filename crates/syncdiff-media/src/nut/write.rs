@@ -13,12 +13,7 @@ pub(crate) struct NutWriter<W> {
 impl<W: Write> NutWriter<W> {
     /// Writes the headers for RGB24 pictures of `size` (width, height). The rate is a hint for the
     /// encoder (it chooses the codec level); the time stamps alone say when a picture is shown.
-    pub(crate) fn new(
-        output: W,
-        size: (usize, usize),
-        base: Rational,
-        rate: Rational,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(output: W, size: (usize, usize), base: Rational, rate: Rational) -> io::Result<Self> {
         let mut writer = NutWriter { output };
         writer.output.write_all(FILE_ID)?;
         let base = base.reduced();
@@ -64,8 +59,8 @@ impl<W: Write> NutWriter<W> {
 
     /// Writes one picture; `pts` is not below zero.
     pub(crate) fn frame(&mut self, pts: i64, data: &[u8]) -> io::Result<()> {
-        let pts = u64::try_from(pts)
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a negative time stamp"))?;
+        let pts =
+            u64::try_from(pts).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a negative time stamp"))?;
         let mut point = Vec::new();
         number(&mut point, pts); // on time base 0 of 1
         number(&mut point, 0); // no earlier syncpoint is needed

@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use syncdiff_media::process::{Limits, run};
-use syncdiff_media::{
-    Frame, FrameIndex, FrameReader, MediaInfo, ReadOptions, Tools, Warning, probe,
-};
+use syncdiff_media::{Frame, FrameIndex, FrameReader, MediaInfo, ReadOptions, Tools, Warning, probe};
 
 /// One value for all tests: it remembers the programs' versions.
 pub(crate) fn tools() -> Tools {
@@ -20,8 +18,7 @@ pub(crate) fn folder() -> tempfile::TempDir {
 
 /// Runs ffmpeg with arguments split at spaces; `OUT` stands for the path.
 pub(crate) fn make(out: &Path, args: &str) -> PathBuf {
-    let mut list: Vec<std::ffi::OsString> =
-        ["-v", "error", "-nostdin", "-y"].map(Into::into).to_vec();
+    let mut list: Vec<std::ffi::OsString> = ["-v", "error", "-nostdin", "-y"].map(Into::into).to_vec();
     for arg in args.split_whitespace() {
         list.push(arg.into());
     }
@@ -39,9 +36,7 @@ pub(crate) const X264: &str = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p";
 /// Prints the wanted entries, one stream or packet a line.
 pub(crate) fn entries(path: &Path, select: &str, show: &str) -> Vec<String> {
     let mut args: Vec<std::ffi::OsString> =
-        ["-v", "error", "-select_streams", select, "-show_entries", show, "-of", "csv=p=0"]
-            .map(Into::into)
-            .to_vec();
+        ["-v", "error", "-select_streams", select, "-show_entries", show, "-of", "csv=p=0"].map(Into::into).to_vec();
     args.push(path.into());
     let output = run(&tools().ffprobe, &args, &Limits::default()).expect("ffprobe runs");
     assert!(output.success, "{}", output.stderr);

@@ -16,12 +16,13 @@ fn data() -> PathBuf {
 #[test]
 fn wild_clips_keep_their_time_stamps() {
     let folder = data().join("wild");
-    let Ok(entries) = std::fs::read_dir(&folder) else {
+    if !folder.is_dir() {
         println!("skipped: shared data absent");
         return;
-    };
-    for entry in entries {
-        let path = entry.unwrap().path();
+    }
+    // One at 29.97, one whose picture starts late, one in MPEG-4.
+    for name in ["office_720p_2997", "newsdesk_1080p_smallface", "portrait_512_b"] {
+        let path = folder.join(format!("{name}.mp4"));
         let info = probe(&tools(), &path).unwrap();
         let (index, warnings) = scan_index(&tools(), &info, &ReadOptions::default()).unwrap();
         assert_eq!(times(&index), packet_pts(&path), "{path:?}");

@@ -15,7 +15,7 @@ pub use quantizer::{Quantized, Quantizer};
 use crate::nn::{Conv1x1, Conv3, GroupNorm};
 use blocks::{EPS, Level, Mid};
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
 /// Pixels to pre-quantisation latents.
 #[derive(Module, Debug)]
@@ -95,6 +95,11 @@ impl Decoder {
     }
 }
 
+/// A parameter's value after a change outside of the gradient.
+fn learn<const D: usize>(value: Tensor<D>) -> Tensor<D> {
+    value.detach().require_grad()
+}
+
 /// The whole first stage.
 #[derive(Module, Debug)]
 pub struct Autoencoder {
@@ -139,6 +144,34 @@ impl Autoencoder {
     /// Decodes without quantisation, or latents that were quantised by the caller.
     pub fn decode_quantized(&self, z: Tensor<4>) -> Tensor<4> {
         self.decoder.forward(self.post_quant_conv.forward(z))
+    }
+
+    /// The same autoencoder with latents shifted and scaled per channel: z' = (z - mean) / deviation. The change is
+    /// folded into the 1x1 convolutions and the codebook, so that pictures decode as before. A diffusion schedule
+    /// expects latents of about unit variance.
+    ///
+    /// # Shapes
+    /// mean, deviation: one per latent channel
+    pub fn with_normalised_latents(mut self, mean: &[f32], deviation: &[f32]) -> Self {
+        let channels = mean.len();
+        let device = self.quantize.codebook().device();
+        let row = |values: Vec<f32>| Tensor::<1>::from_data(TensorData::new(values, [channels]), &device);
+        let (mean, deviation) = (row(mean.to_vec()), row(deviation.to_vec()));
+        let codes = self.quantize.codebook().detach();
+        let codes = (codes - mean.clone().reshape([1, channels])) / deviation.clone().reshape([1, channels]);
+        self.quantize = self.quantize.with_codebook(codes);
+        let Conv1x1 { weight, bias } = self.quant_conv;
+        self.quant_conv = Conv1x1 {
+            weight: weight.map(|w| learn(w.detach() / deviation.clone().reshape([channels, 1, 1, 1]))),
+            bias: bias.map(|b| learn((b.detach() - mean.clone()) / deviation.clone())),
+        };
+        let Conv1x1 { weight, bias } = self.post_quant_conv;
+        let shift = (weight.val().detach() * mean.reshape([1, channels, 1, 1])).sum_dim(1).reshape([-1]);
+        self.post_quant_conv = Conv1x1 {
+            weight: weight.map(|w| learn(w.detach() * deviation.reshape([1, channels, 1, 1]))),
+            bias: bias.map(|b| learn(b.detach() + shift)),
+        };
+        self
     }
 
     /// The encoder alone, before the 1x1 convolution (for tests).

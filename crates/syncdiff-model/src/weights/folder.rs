@@ -349,6 +349,16 @@ fn read_text(path: &Path) -> ModelResult<String> {
     Ok(text)
 }
 
+/// SHA-256 of a file in lower-case hexadecimal digits.
+///
+/// # Errors
+/// [`ModelError::Io`].
+pub fn sha256_of_file(path: &Path) -> ModelResult<String> {
+    let io = |error| ModelError::io("weights", path, error);
+    let mut file = File::open(path).map_err(io)?;
+    Ok(checksum(&mut file).map_err(io)?.1)
+}
+
 fn checksum(file: &mut File) -> std::io::Result<(u64, String)> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

@@ -1,0 +1,41 @@
+# Two commands: `make demo` lip-syncs a clip, `make test` checks everything. Both set up what is missing on a
+# Debian or Ubuntu machine with Rust and Python 3: ffmpeg, pip and a C compiler with apt-get, the face models with pip.
+#
+# Everything is built in the release profile: the tensor library takes minutes to compile, and is compiled once.
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+CARGO ?= cargo
+SYNCDIFF := $(CARGO) run --quiet --release --locked -p syncdiff --
+
+.PHONY: all demo test tools face-models build clean-demo
+
+all: build
+
+tools:
+	@missing=""; \
+	command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null || missing="$$missing ffmpeg"; \
+	command -v cc >/dev/null || missing="$$missing build-essential"; \
+	command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || missing="$$missing python3 python3-pip"; \
+	if [ -n "$$missing" ]; then \
+	  echo "installing:$$missing"; \
+	  command -v apt-get >/dev/null || { echo "error: please install$$missing by hand, there is no apt-get here"; exit 1; }; \
+	  $(SUDO) apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -q --no-install-recommends $$missing; \
+	fi
+
+build: tools
+	$(CARGO) build --release --locked -p syncdiff
+
+face-models: build
+	$(SYNCDIFF) models pull
+
+demo: face-models
+	sh scripts/demo.sh
+
+test: face-models
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	$(CARGO) test --release --locked --workspace
+
+clean-demo:
+	rm -rf out/demo

@@ -1,0 +1,26 @@
+//! What can go wrong in evaluation.
+
+use syncdiff_face::FaceError;
+use syncdiff_media::MediaError;
+
+/// Result of this crate.
+pub type EvalResult<T> = Result<T, EvalError>;
+
+/// What went wrong in evaluation.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// A video cannot be read or a picture not written.
+    #[error("eval: {0}")]
+    Media(#[from] MediaError),
+    /// The face models cannot be used.
+    #[error("eval: {0}")]
+    Face(#[from] FaceError),
+    /// Two pictures or clips cannot be compared.
+    #[error("eval: {what}: {detail}")]
+    Unequal {
+        /// What is compared.
+        what: &'static str,
+        /// The sizes or counts.
+        detail: String,
+    },
+}

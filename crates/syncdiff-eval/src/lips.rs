@@ -1,0 +1,43 @@
+//! Series over time.
+
+/// Pearson's correlation of two series; `None` when either is constant or has fewer than three values.
+pub fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
+    let n = a.len().min(b.len());
+    if n < 3 {
+        return None;
+    }
+    let mean = |x: &[f64]| x[..n].iter().sum::<f64>() / n as f64;
+    let (ma, mb) = (mean(a), mean(b));
+    let (mut aa, mut bb, mut ab) = (0.0, 0.0, 0.0);
+    for (x, y) in a[..n].iter().zip(&b[..n]) {
+        aa += (x - ma).powi(2);
+        bb += (y - mb).powi(2);
+        ab += (x - ma) * (y - mb);
+    }
+    (aa > 1e-12 && bb > 1e-12).then(|| ab / (aa * bb).sqrt())
+}
+
+/// The series from another time of the same clip: rolled by half its length.
+pub fn shifted(a: &[f64]) -> Vec<f64> {
+    let mut b = a.to_vec();
+    b.rotate_left(a.len() / 2);
+    b
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn correlation_of_lines_and_constants() {
+        assert!((correlation(&[0.0, 1.0, 2.0], &[3.0, 5.0, 7.0]).unwrap() - 1.0).abs() < 1e-12);
+        assert!((correlation(&[0.0, 1.0, 2.0], &[3.0, 2.0, 1.0]).unwrap() + 1.0).abs() < 1e-12);
+        assert!(correlation(&[1.0, 1.0, 1.0], &[3.0, 2.0, 1.0]).is_none());
+        assert!(correlation(&[1.0, 2.0], &[3.0, 2.0]).is_none());
+    }
+
+    #[test]
+    fn shift_is_half_the_clip() {
+        assert_eq!(shifted(&[0.0, 1.0, 2.0, 3.0]), [2.0, 3.0, 0.0, 1.0]);
+    }
+}

@@ -1,0 +1,284 @@
+//! Trains the denoiser on latents.
+//!
+//! # Source
+//! SyncDiff, section 3.2 and METHOD section 12.2: z_0 = E(I_t), E_m = E(mask(I_t)), E_i = E(I_r), E_p = E(I_{t-1});
+//! uniform timesteps; mean squared error. The autoencoder is frozen, so its latents are computed once.
+//! Counter-measures to the exposure gap (METHOD section 12.3) are settings.
+
+use crate::error::TrainResult;
+use crate::seeds::mix;
+use crate::trainer::{StepLoss, Task};
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use syncdiff_model::audio::Conditioner;
+use syncdiff_model::denoiser::{LatentDenoiser, VisualPriors};
+use syncdiff_model::diffusion::{
+    LossWeighting, NoiseKey, NoiseUse, Prediction, Schedule, diffusion_loss, normal_batch, uniform_timesteps,
+};
+
+/// One clip as this task sees it.
+#[derive(Clone, Debug)]
+pub struct LatentClip {
+    /// Latents of the frames, [frames, channels, side, side], f16 bits to halve the memory.
+    pub frames: Vec<u16>,
+    /// The same of the masked frames.
+    pub masked: Vec<u16>,
+    /// Encoded speech, [frames, dim].
+    pub speech: Vec<f32>,
+    /// Whether the frame has a face.
+    pub valid: Vec<bool>,
+}
+
+/// What learns in this stage: the denoiser with its bottleneck, and the way from encoded speech to tokens.
+#[derive(Module, Debug)]
+pub struct DenoiserStage {
+    /// U-Net and bottleneck.
+    pub denoiser: LatentDenoiser,
+    /// Window, positions and temporal filter.
+    pub conditioner: Conditioner,
+}
+
+/// Settings of the denoiser's training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiffusionTraining {
+    /// What is predicted.
+    pub prediction: Prediction,
+    /// How timesteps weigh.
+    pub weighting: LossWeighting,
+    /// Weight of latent positions outside the mask; those inside weigh 1. The paper has 1; pasting makes them matter
+    /// less.
+    pub outside_weight: f32,
+    /// Extra weight of positions in the mouth's rectangle.
+    pub mouth_weight: f32,
+    /// Largest deviation of the noise added to the previous frame's latent (uniform from 0).
+    pub pose_noise: f32,
+    /// Share of samples whose previous frame is replaced by the identity frame, as at the start of a clip.
+    pub pose_dropout: f64,
+    /// Share of samples whose previous frame is another frame of the clip: its mouth says nothing of the target's.
+    pub pose_shuffle: f64,
+    /// Least distance between target and identity frame, where the clip is long enough.
+    pub identity_distance: usize,
+}
+
+/// The task of [`crate::train`].
+pub struct DiffusionTask<'a> {
+    /// Settings.
+    pub settings: DiffusionTraining,
+    /// Samples per step.
+    pub batch_size: usize,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Where tensors live.
+    pub device: Device,
+    /// Channels and side of a latent, width of the encoded speech, rows of a window.
+    pub sizes: Sizes,
+    /// Weight of each latent position, [side * side], from [`position_weights`].
+    pub weights: Vec<f32>,
+    /// Training clips.
+    pub clips: &'a [LatentClip],
+    /// Held-out clips.
+    pub valid: &'a [LatentClip],
+    /// Noise schedule.
+    pub schedule: Schedule,
+}
+
+/// Sizes shared by every sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Latent channels.
+    pub channels: usize,
+    /// Latent side.
+    pub side: usize,
+    /// Width of the encoded speech.
+    pub speech: usize,
+    /// Rows of encoded speech around a frame.
+    pub window: usize,
+}
+
+/// Loss weight of each latent position: `outside` where the mask keeps pixels, 1 where it hides them, `1 + mouth` in
+/// the rectangle where an aligned mouth lies.
+///
+/// # Shapes
+/// hidden: [side * side], share of each latent position that is masked -> [side * side]
+pub fn position_weights(hidden: &[f32], side: usize, settings: &DiffusionTraining) -> Vec<f32> {
+    let at = |i: usize| ((i % side) as f32 + 0.5, (i / side) as f32 + 0.5);
+    let unit = side as f32;
+    hidden
+        .iter()
+        .enumerate()
+        .map(|(i, &hidden)| {
+            let (x, y) = at(i);
+            // In the alignment's template the lips lie around (0.5, 0.66), 0.35 wide with room to open.
+            let mouth = (x / unit - 0.5).abs() < 0.22 && (0.52..0.86).contains(&(y / unit));
+            let base = settings.outside_weight + (1.0 - settings.outside_weight) * hidden;
+            base + if mouth { settings.mouth_weight } else { 0.0 }
+        })
+        .collect()
+}
+
+/// Which frames make a sample.
+struct Pick<'a> {
+    clip: &'a LatentClip,
+    target: usize,
+    identity: usize,
+    previous: usize,
+    pose_sigma: f32,
+}
+
+/// One batch on the device.
+struct Batch {
+    target: Tensor<4>,
+    priors: VisualPriors,
+    windows: Tensor<3>,
+}
+
+fn pick<'a>(clips: &'a [LatentClip], settings: &DiffusionTraining, random: &mut ChaCha8Rng) -> Pick<'a> {
+    loop {
+        let clip = &clips[random.random_range(0..clips.len())];
+        let frames = clip.valid.len();
+        let target = random.random_range(1..frames);
+        if !clip.valid[target] || !clip.valid[target - 1] {
+            continue;
+        }
+        // A frame far enough away; a short clip gets the farthest tries.
+        let identity = (0..16)
+            .map(|_| random.random_range(0..frames))
+            .filter(|&r| clip.valid[r])
+            .find(|r| r.abs_diff(target) >= settings.identity_distance)
+            .unwrap_or(0);
+        if !clip.valid[identity] {
+            continue;
+        }
+        let draw: f64 = random.random();
+        let previous = if draw < settings.pose_dropout {
+            identity
+        } else if draw < settings.pose_dropout + settings.pose_shuffle {
+            (0..8).map(|_| random.random_range(0..frames)).find(|&r| clip.valid[r]).unwrap_or(target - 1)
+        } else {
+            target - 1
+        };
+        return Pick { clip, target, identity, previous, pose_sigma: random.random::<f32>() * settings.pose_noise };
+    }
+}
+
+impl DiffusionTask<'_> {
+    fn gather(&self, picks: &[Pick<'_>], step: u64, device: &Device) -> Batch {
+        let Sizes { channels, side, speech, window } = self.sizes;
+        let len = channels * side * side;
+        let latents = |choose: &dyn Fn(&Pick<'_>) -> (usize, bool)| {
+            let mut values = Vec::with_capacity(picks.len() * len);
+            for pick in picks {
+                let (frame, masked) = choose(pick);
+                let from = if masked { &pick.clip.masked } else { &pick.clip.frames };
+                values.extend(from[frame * len..(frame + 1) * len].iter().map(|&bits| half::f16::from_bits(bits).to_f32()));
+            }
+            Tensor::<4>::from_data(TensorData::new(values, [picks.len(), channels, side, side]), (device, DType::F32))
+        };
+        let mut windows = Vec::with_capacity(picks.len() * window * speech);
+        for pick in picks {
+            let frames = pick.clip.valid.len() as isize;
+            for row in 0..window as isize {
+                let at = pick.target as isize + row - window as isize / 2;
+                if (0..frames).contains(&at) {
+                    windows.extend_from_slice(&pick.clip.speech[at as usize * speech..(at as usize + 1) * speech]);
+                } else {
+                    windows.extend(std::iter::repeat_n(0f32, speech));
+                }
+            }
+        }
+        let sigma: Vec<f32> = picks.iter().map(|pick| pick.pose_sigma).collect();
+        let sigma = Tensor::<4>::from_data(TensorData::new(sigma, [picks.len(), 1, 1, 1]), (device, DType::F32));
+        let keys: Vec<NoiseKey> = (0..picks.len() as u64)
+            .map(|i| NoiseKey { seed: !self.seed, noise_use: NoiseUse::Training, index: step * picks.len() as u64 + i, step: 1 })
+            .collect();
+        let pose = latents(&|pick| (pick.previous, false)) + normal_batch(&keys, [channels, side, side], device) * sigma;
+        Batch {
+            target: latents(&|pick| (pick.target, false)),
+            priors: VisualPriors {
+                masked: latents(&|pick| (pick.target, true)),
+                identity: latents(&|pick| (pick.identity, false)),
+                pose: vec![pose],
+            },
+            windows: Tensor::from_data(TensorData::new(windows, [picks.len(), window, speech]), (device, DType::F32)),
+        }
+    }
+
+    /// Weighted loss of a batch, and of each sample alone.
+    fn batch_loss(&self, model: &DenoiserStage, batch: Batch, timesteps: &[usize], seed: u64, first: u64) -> (Tensor<1>, Vec<f32>) {
+        let Sizes { channels, side, .. } = self.sizes;
+        let device = batch.target.device();
+        let keys: Vec<NoiseKey> = (0..timesteps.len() as u64)
+            .map(|i| NoiseKey { seed, noise_use: NoiseUse::Training, index: first + i, step: 0 })
+            .collect();
+        let noise = normal_batch(&keys, [channels, side, side], &device);
+        let z = self.schedule.q_sample(batch.target.clone(), noise.clone(), timesteps);
+        let condition = model.denoiser.condition(&batch.priors);
+        let predicted = model.denoiser.forward(z, condition, timesteps, model.conditioner.forward(batch.windows));
+        let weights = TensorData::new(self.weights.clone(), [1, 1, side, side]);
+        let weights = Tensor::<4>::from_data(weights, (&device, DType::F32));
+        let s = &self.settings;
+        let loss =
+            diffusion_loss(&self.schedule, s.prediction, s.weighting, predicted, batch.target, noise, timesteps, Some(weights));
+        let each = loss.per_sample.into_data().convert::<f32>().into_vec().expect("converted to f32");
+        (loss.mean, each)
+    }
+}
+
+/// Timestep bands of the log.
+const BANDS: [(&str, usize); 3] = [("t_below_250", 250), ("t_below_600", 600), ("t_below_1000", 1000)];
+
+fn by_band(timesteps: &[usize], losses: &[f32]) -> Vec<(&'static str, f32)> {
+    let mut from = 0;
+    let mut parts = Vec::new();
+    for (name, to) in BANDS {
+        let inside: Vec<f32> =
+            timesteps.iter().zip(losses).filter(|(t, _)| (from..to).contains(*t)).map(|(_, loss)| *loss).collect();
+        if !inside.is_empty() {
+            parts.push((name, inside.iter().sum::<f32>() / inside.len() as f32));
+        }
+        from = to;
+    }
+    parts
+}
+
+impl Task<DenoiserStage> for DiffusionTask<'_> {
+    fn loss(&self, model: &DenoiserStage, step: u64) -> TrainResult<StepLoss> {
+        let mut random = ChaCha8Rng::seed_from_u64(mix(self.seed, step, 0));
+        let picks: Vec<_> = (0..self.batch_size).map(|_| pick(self.clips, &self.settings, &mut random)).collect();
+        let batch = self.gather(&picks, step, &self.device);
+        let first = step * self.batch_size as u64;
+        let numbers: Vec<u64> = (first..first + self.batch_size as u64).collect();
+        let timesteps = uniform_timesteps(self.seed, &numbers, self.schedule.num_timesteps());
+        let (loss, each) = self.batch_loss(model, batch, &timesteps, self.seed, first);
+        Ok(StepLoss { loss, parts: by_band(&timesteps, &each) })
+    }
+
+    /// The loss on fixed held-out samples with fixed noise, timesteps spread evenly; and the same with the speech of
+    /// another sample: the difference is what the network makes of the sound.
+    fn validate(&self, shadow: &DenoiserStage) -> TrainResult<Vec<(&'static str, f32)>> {
+        let device = self.device.clone().inner();
+        let (count, size) = (64, 16);
+        let settings = DiffusionTraining { pose_dropout: 0.0, pose_shuffle: 0.0, pose_noise: 0.0, ..self.settings.clone() };
+        let mut random = ChaCha8Rng::seed_from_u64(7);
+        let (mut right, mut wrong) = (0.0, 0.0);
+        for part in 0..count / size {
+            let picks: Vec<_> = (0..size).map(|_| pick(self.valid, &settings, &mut random)).collect();
+            let timesteps: Vec<usize> = (0..size).map(|i| (i * 4 + part) * 1000 / count).collect();
+            let first = (part * size) as u64;
+            let batch = self.gather(&picks, 0, &device);
+            let rolled = {
+                let windows = batch.windows.clone();
+                Tensor::cat(vec![windows.clone().narrow(0, 1, size - 1), windows.narrow(0, 0, 1)], 0)
+            };
+            let other = Batch { target: batch.target.clone(), priors: batch.priors.clone(), windows: rolled };
+            right += self.batch_loss(shadow, batch, &timesteps, 7, first).0.into_scalar::<f32>();
+            wrong += self.batch_loss(shadow, other, &timesteps, 7, first).0.into_scalar::<f32>();
+        }
+        let parts = (count / size) as f32;
+        Ok(vec![("loss", right / parts), ("loss_wrong_speech", wrong / parts)])
+    }
+}

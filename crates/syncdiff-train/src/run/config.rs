@@ -1,0 +1,103 @@
+//! Configuration of one training run.
+
+use crate::autoencoder::AutoencoderTraining;
+use crate::diffusion::DiffusionTraining;
+use crate::error::{TrainError, TrainResult};
+use crate::options::TrainOptions;
+use serde::{Deserialize, Serialize};
+use syncdiff_data::{ClipEntry, ClipFilter, Dataset};
+use syncdiff_model::LipSyncConfig;
+
+/// Which of the prepared clips are used.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataSettings {
+    /// Most clips of one speaker, spread evenly over the speaker's clips; 0: all.
+    pub max_clips_per_speaker: usize,
+    /// Bodies of data; empty: all.
+    pub corpora: Vec<String>,
+}
+
+impl DataSettings {
+    /// Numbers of the chosen clips of a split.
+    pub(crate) fn choose(&self, data: &Dataset, split: &str) -> TrainResult<Vec<usize>> {
+        let filter = ClipFilter { corpora: self.corpora.clone(), ..ClipFilter::split(split) };
+        let all = data.select(&filter);
+        let entry = |clip: &usize| -> &ClipEntry { &data.clips()[*clip] };
+        let mut chosen = Vec::new();
+        for speaker in all.chunk_by(|a, b| entry(a).speaker == entry(b).speaker) {
+            let count = if self.max_clips_per_speaker == 0 { speaker.len() } else { self.max_clips_per_speaker.min(speaker.len()) };
+            chosen.extend((0..count).map(|i| speaker[i * speaker.len() / count]));
+        }
+        if chosen.is_empty() {
+            return Err(TrainError::Parameter {
+                name: "data",
+                value: data.folder().display().to_string(),
+                allowed: format!("must hold clips of the split `{split}` (prepare them with `syncdiff prepare`)"),
+            });
+        }
+        Ok(chosen)
+    }
+}
+
+/// Configuration of one run; a stage reads its own part and the shared ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// The model whose part is trained.
+    pub preset: String,
+    /// Shared settings.
+    pub options: TrainOptions,
+    /// Which clips.
+    #[serde(default)]
+    pub data: DataSettings,
+    /// Settings of `train autoencoder`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoencoder: Option<AutoencoderTraining>,
+    /// Settings of `train diffusion`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diffusion: Option<DiffusionTraining>,
+}
+
+impl RunConfig {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// [`TrainError::Parameter`] with the reader's words.
+    pub fn from_toml(text: &str) -> TrainResult<Self> {
+        toml::from_str(text).map_err(|e| TrainError::Parameter {
+            name: "config",
+            value: e.message().to_owned(),
+            allowed: "see the files under configs/".into(),
+        })
+    }
+
+    /// The text of the file.
+    ///
+    /// # Errors
+    /// [`TrainError::Parameter`] if it cannot be written as TOML.
+    pub fn to_toml(&self) -> TrainResult<String> {
+        toml::to_string(self).map_err(|e| TrainError::Parameter {
+            name: "config",
+            value: e.to_string(),
+            allowed: "must be expressible as TOML".into(),
+        })
+    }
+
+    /// The model's configuration.
+    pub(crate) fn model(&self) -> TrainResult<LipSyncConfig> {
+        LipSyncConfig::preset(&self.preset).ok_or_else(|| TrainError::Parameter {
+            name: "preset",
+            value: self.preset.clone(),
+            allowed: format!("one of {}", LipSyncConfig::PRESETS.join(", ")),
+        })
+    }
+
+    pub(crate) fn part<'a, T>(&self, name: &'static str, part: &'a Option<T>) -> TrainResult<&'a T> {
+        part.as_ref().ok_or_else(|| TrainError::Parameter {
+            name,
+            value: "absent".into(),
+            allowed: format!("the configuration needs a table [{name}] for this stage"),
+        })
+    }
+}

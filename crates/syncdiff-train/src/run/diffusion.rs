@@ -1,0 +1,212 @@
+//! The denoiser's run.
+
+use super::{Report, RunInputs, autoencoder, speech};
+use crate::diffusion::{DenoiserStage, DiffusionTask, LatentClip, Sizes, position_weights};
+use crate::error::{TrainError, TrainResult};
+use crate::images::to_tensor;
+use crate::trainer::train;
+use burn::tensor::Device;
+use std::path::{Path, PathBuf};
+use syncdiff_data::{Clip, LatentKey, LatentStore, LatentType};
+use syncdiff_face::{KeepMask, KeepMaskKind};
+use syncdiff_media::Frame;
+use syncdiff_model::audio::{AudioEncoder, speech_rows};
+use syncdiff_model::autoencoder::Autoencoder;
+use syncdiff_model::denoiser::LatentDenoiser;
+use syncdiff_model::diffusion::Schedule;
+use syncdiff_model::lipsync::SpeechEncoder;
+use syncdiff_model::weights::folder::sha256_of_file;
+use syncdiff_model::weights::{Storage, load_into, open_safetensors};
+use syncdiff_model::{LipSync, LipSyncConfig};
+
+/// Name of the resulting weights folder in the run folder.
+pub const MODEL_FOLDER: &str = "model";
+/// Frames encoded at once.
+const ENCODE_BATCH: usize = 8;
+
+/// Trains the denoiser on latents of the frozen autoencoder and on rows of the frozen speech encoder. Latents are
+/// computed once and kept in `latents` (which another run with the same autoencoder and mask uses too). Writes a whole
+/// weights folder, [`MODEL_FOLDER`], into the run folder and returns its path.
+///
+/// # Errors
+/// Data, weights or settings that cannot be used, a loss that is not finite, a folder that cannot be written.
+pub fn diffusion(
+    inputs: &RunInputs<'_>,
+    autoencoder_file: &Path,
+    speech_file: &Path,
+    latents: &Path,
+    licence: &str,
+    report: Report<'_>,
+) -> TrainResult<PathBuf> {
+    let config = inputs.config;
+    let model_config = config.model()?;
+    let settings = config.part("diffusion", &config.diffusion)?.clone();
+    if settings.prediction != model_config.prediction || model_config.priors.pose_frames != 1 {
+        return Err(TrainError::Parameter {
+            name: "diffusion.prediction",
+            value: format!("{:?}", settings.prediction),
+            allowed: format!("the preset predicts {:?} from one previous frame", model_config.prediction),
+        });
+    }
+    inputs.begin()?;
+    let plain = inputs.device;
+    let first_stage = load_into(
+        Autoencoder::new(&model_config.autoencoder, plain),
+        &open_safetensors(autoencoder_file)?,
+        &autoencoder::names(),
+    )?;
+    let listener =
+        load_into(model_config.audio.init(plain)?, &open_safetensors(speech_file)?, &speech::names())?;
+    let encoder = ClipEncoder {
+        first_stage: &first_stage,
+        listener: &listener,
+        mask: FixedMask::new(&model_config)?,
+        store: store(latents, autoencoder_file, &model_config)?,
+        device: plain,
+        config: &model_config,
+    };
+    let clips = encoder.encode_all(inputs, "train")?;
+    let valid = encoder.encode_all(inputs, "valid")?;
+
+    let device = plain.clone().autodiff();
+    device.seed(config.options.seed);
+    let stage = DenoiserStage {
+        denoiser: LatentDenoiser::new(&model_config.unet, model_config.priors, &device),
+        conditioner: model_config.conditioning.init(&device)?,
+    };
+    let side = model_config.latent_size();
+    let task = DiffusionTask {
+        weights: position_weights(&encoder.mask.hidden_shares(side), side, &settings),
+        settings,
+        batch_size: config.options.batch_size,
+        seed: config.options.seed,
+        device,
+        sizes: Sizes {
+            channels: model_config.autoencoder.z_channels,
+            side,
+            speech: model_config.audio.dim,
+            window: model_config.conditioning.window,
+        },
+        clips: &clips,
+        valid: &valid,
+        schedule: Schedule::paper(),
+    };
+    let trained = train(&task, stage, &config.options, inputs.folder, inputs.clock, report)?;
+    let speech = SpeechEncoder { audio: listener.clone(), conditioner: trained.shadow.conditioner };
+    let model = LipSync::from_parts(model_config, first_stage.clone(), trained.shadow.denoiser, speech, plain)?;
+    let folder = inputs.folder.join(MODEL_FOLDER);
+    let card = format!("# {}\n\nTrained for {} steps, {:.0} s.\n", config.preset, trained.step, trained.seconds);
+    model.save(&folder, Storage::F16, &card, licence)?;
+    Ok(folder)
+}
+
+/// A mask that is the same for every crop.
+struct FixedMask {
+    mask: KeepMask,
+    size: usize,
+}
+
+impl FixedMask {
+    fn new(config: &LipSyncConfig) -> TrainResult<Self> {
+        let kind: KeepMaskKind = config.keep_mask.parse().map_err(|_| TrainError::Parameter {
+            name: "keep_mask",
+            value: config.keep_mask.clone(),
+            allowed: "aligned_fixed".into(),
+        })?;
+        if kind != KeepMaskKind::AlignedFixed {
+            return Err(TrainError::Parameter {
+                name: "keep_mask",
+                value: config.keep_mask.clone(),
+                allowed: "training on cached latents needs a mask that is the same for every frame: aligned_fixed".into(),
+            });
+        }
+        Ok(Self { mask: KeepMask::aligned_fixed(config.crop_size), size: config.crop_size })
+    }
+
+    fn apply(&self, crop: &[u8]) -> TrainResult<Vec<u8>> {
+        let mut frame = Frame { width: self.size, height: self.size, data: crop.to_vec() };
+        self.mask.apply(&mut frame).map_err(|e| TrainError::Parameter {
+            name: "keep_mask",
+            value: e.to_string(),
+            allowed: "a crop of the model's size".into(),
+        })?;
+        Ok(frame.data)
+    }
+
+    /// Share of hidden pixels behind each latent position.
+    fn hidden_shares(&self, side: usize) -> Vec<f32> {
+        let factor = self.size / side;
+        let mut shares = vec![0f32; side * side];
+        for (i, &keep) in self.mask.keep.iter().enumerate() {
+            if keep == 0 {
+                shares[i / self.size / factor * side + i % self.size / factor] += 1.0 / (factor * factor) as f32;
+            }
+        }
+        shares
+    }
+}
+
+fn store(folder: &Path, autoencoder_file: &Path, config: &LipSyncConfig) -> TrainResult<LatentStore> {
+    let side = config.latent_size();
+    let key = LatentKey {
+        autoencoder: sha256_of_file(autoencoder_file)?,
+        mask: config.keep_mask.clone(),
+        shape: [config.autoencoder.z_channels, side, side],
+        dtype: LatentType::F16,
+    };
+    Ok(LatentStore::new(folder, key))
+}
+
+/// From prepared clips to what the denoiser learns from.
+struct ClipEncoder<'a> {
+    first_stage: &'a Autoencoder,
+    listener: &'a AudioEncoder,
+    mask: FixedMask,
+    store: LatentStore,
+    device: &'a Device,
+    config: &'a LipSyncConfig,
+}
+
+impl ClipEncoder<'_> {
+    fn latents(&self, crops: &[Vec<u8>]) -> Vec<f32> {
+        let encode = |part: &[Vec<u8>]| {
+            let z = self.first_stage.encode(to_tensor(part, self.config.crop_size, self.device));
+            z.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32")
+        };
+        crops.chunks(ENCODE_BATCH).flat_map(encode).collect()
+    }
+
+    fn arrays(&self, clip: &Clip) -> TrainResult<Vec<(&'static str, Vec<f32>)>> {
+        let crops: Vec<Vec<u8>> = (0..clip.num_frames()).map(|f| clip.frame(f).to_vec()).collect();
+        let masked = crops.iter().map(|crop| self.mask.apply(crop)).collect::<TrainResult<Vec<_>>>()?;
+        Ok(vec![("target", self.latents(&crops)), ("masked", self.latents(&masked))])
+    }
+
+    fn encode_all(&self, inputs: &RunInputs<'_>, split: &str) -> TrainResult<Vec<LatentClip>> {
+        let chosen = inputs.config.data.choose(inputs.data, split)?;
+        self.store.fill(inputs.data, &chosen, |_, clip| self.arrays(clip))?;
+        let len = self.store.key().shape.iter().product::<usize>();
+        let mut frame = vec![0f32; len];
+        let mut clips = Vec::with_capacity(chosen.len());
+        for number in chosen {
+            let clip = inputs.data.load(number)?;
+            let latents = self.store.read(&inputs.data.clips()[number])?;
+            let mut plane = |name: &str| -> TrainResult<Vec<u16>> {
+                let mut bits = Vec::with_capacity(clip.num_frames() * len);
+                for f in 0..clip.num_frames() {
+                    latents.copy_frame(name, f, &mut frame)?;
+                    bits.extend(frame.iter().map(|v| half::f16::from_f32(*v).to_bits()));
+                }
+                Ok(bits)
+            };
+            let rows = self.listener.encode(&speech_rows(clip.speech(), clip.num_frames()), self.device);
+            clips.push(LatentClip {
+                frames: plane("target")?,
+                masked: plane("masked")?,
+                speech: rows.into_data().convert::<f32>().into_vec().expect("converted to f32"),
+                valid: clip.valid().iter().map(|v| *v != 0).collect(),
+            });
+        }
+        Ok(clips)
+    }
+}

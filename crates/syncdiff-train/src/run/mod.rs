@@ -1,0 +1,61 @@
+//! Whole training runs: a configuration, a folder of prepared data and a run folder in, weights out.
+//!
+//! The chain is [`autoencoder`], [`speech`], [`diffusion`]: the third needs the results of the first two. A run folder
+//! holds `config.toml`, `stats.jsonl`, `checkpoints/` and, when the last step is done, the weights. Starting a run in a
+//! folder that has checkpoints goes on where they stop.
+
+mod autoencoder;
+mod config;
+mod diffusion;
+mod speech;
+
+pub use autoencoder::{AUTOENCODER_FILE, autoencoder};
+pub use config::{DataSettings, RunConfig};
+pub use diffusion::{MODEL_FOLDER, diffusion};
+pub use speech::{SPEECH_FILE, speech};
+
+use crate::error::{TrainError, TrainResult};
+use crate::trainer::{Clock, Stats};
+use burn::tensor::Device;
+use std::fs;
+use std::path::Path;
+use syncdiff_data::Dataset;
+
+/// What every run is given.
+pub struct RunInputs<'a> {
+    /// The stage's configuration.
+    pub config: &'a RunConfig,
+    /// Prepared data.
+    pub data: &'a Dataset,
+    /// Run folder; created when absent.
+    pub folder: &'a Path,
+    /// Where to train, without automatic differentiation (it is added here).
+    pub device: &'a Device,
+    /// Monotonic seconds.
+    pub clock: Clock<'a>,
+}
+
+impl RunInputs<'_> {
+    /// Creates the run folder and writes the configuration into it; a folder of another configuration is refused
+    /// (only the number of steps may grow).
+    fn begin(&self) -> TrainResult<()> {
+        fs::create_dir_all(self.folder).map_err(|e| TrainError::io(self.folder, e))?;
+        let path = self.folder.join("config.toml");
+        if path.exists() {
+            let text = fs::read_to_string(&path).map_err(|e| TrainError::io(&path, e))?;
+            let mut before = RunConfig::from_toml(&text)?;
+            before.options.steps = self.config.options.steps;
+            if before != *self.config {
+                return Err(TrainError::Parameter {
+                    name: "config",
+                    value: path.display().to_string(),
+                    allowed: "the run folder belongs to another configuration; choose a new folder".into(),
+                });
+            }
+        }
+        fs::write(&path, self.config.to_toml()?).map_err(|e| TrainError::io(&path, e))
+    }
+}
+
+/// Called with every line of the log; `false` ends the run after a checkpoint.
+pub type Report<'a> = &'a mut dyn FnMut(&Stats) -> bool;

@@ -1,0 +1,265 @@
+//! The arguments: one definition each, from which parsing, help and the manual page come.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use syncdiff::device::DeviceChoice;
+use syncdiff::settings::{Composite, Silence};
+use syncdiff_media::LengthPolicy;
+
+use crate::commands::prepare::PrepareArgs;
+use crate::commands::train::TrainCommand;
+use crate::terminal::ProgressKind;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 internal error, 2 usage, 3 unfit input media, 4 no face, 5 weights or \
+                          face models, 6 out of memory, 7 I/O or disk, 8 cancelled.";
+
+/// Makes the mouth of a filmed face follow a speech
+#[derive(Debug, Parser)]
+#[command(name = "syncdiff", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Generate(Box<GenerateArgs>),
+    Scan(ScanArgs),
+    Doctor(DoctorArgs),
+    #[command(subcommand)]
+    Models(ModelsCommand),
+    Prepare(PrepareArgs),
+    #[command(subcommand)]
+    Train(TrainCommand),
+}
+
+impl Command {
+    /// How this command shows progress, and with it its errors.
+    pub(crate) fn progress(&self) -> ProgressKind {
+        match self {
+            Command::Generate(args) => args.progress,
+            Command::Scan(args) => args.progress,
+            Command::Doctor(_) | Command::Models(_) | Command::Prepare(_) | Command::Train(_) => ProgressKind::None,
+        }
+    }
+}
+
+/// Lip-sync a clip: FACE says what SPEECH says, in OUT
+///
+/// The output keeps the size, the frame rate and the time stamps of FACE; only the mouth region of the chosen face
+/// changes. Where no face is seen, frames pass through unchanged. OUT appears only when it is whole: an error or an
+/// interrupt leaves no partial file, and a file that was there stays.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct GenerateArgs {
+    /// Clip or still picture that shows the face
+    #[arg(long, value_name = "FACE", allow_hyphen_values = true)]
+    pub(crate) video: PathBuf,
+
+    /// File whose sound the mouth follows; the sound track of a video will do
+    #[arg(long, value_name = "SPEECH", allow_hyphen_values = true)]
+    pub(crate) audio: PathBuf,
+
+    /// File to write: mp4, m4v, mov or mkv
+    #[arg(long, value_name = "OUT", allow_hyphen_values = true, required_unless_present_any = ["preview", "print_config"])]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Model: `lite` for a CPU comes with the program; `base` and `paper` have no public weights
+    #[arg(long, value_parser = ["lite", "base", "paper"], default_value = "lite", help_heading = "Model")]
+    pub(crate) preset: String,
+
+    /// Folder of weights, instead of the preset's
+    #[arg(long, value_name = "DIR", allow_hyphen_values = true, help_heading = "Model")]
+    pub(crate) weights: Option<PathBuf>,
+
+    /// Folder of the face models, instead of where `models pull` puts them
+    #[arg(long, value_name = "DIR", allow_hyphen_values = true, help_heading = "Model")]
+    pub(crate) face_models: Option<PathBuf>,
+
+    /// Where the networks run: auto, cpu, vulkan:N, cuda:N, metal:N, libtorch[:N]; `doctor` lists what this build has
+    #[arg(long, default_value = "auto", help_heading = "Model")]
+    pub(crate) device: DeviceChoice,
+
+    /// Sampler: ddim, dpm++2m or lcm (lcm needs weights distilled for it) [default: the model's own]
+    #[arg(long, value_parser = ["ddim", "dpm++2m", "lcm"], help_heading = "Model")]
+    pub(crate) sampler: Option<String>,
+
+    /// Steps of the sampler: more are slower [default: the model's own]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000), help_heading = "Model")]
+    pub(crate) steps: Option<u16>,
+
+    /// Seed of all noise: the same seed on the same machine gives the same frames
+    #[arg(long, default_value_t = 0, help_heading = "Model")]
+    pub(crate) seed: u64,
+
+    /// What decides the length of the output
+    #[arg(long, value_enum, default_value_t = Length::Audio, help_heading = "Output")]
+    pub(crate) length: Length,
+
+    /// Which face: largest, left, right, center, id:N (see `scan`) or point:FRAME,X,Y
+    #[arg(long, value_name = "FACE", default_value = "largest", help_heading = "Output")]
+    pub(crate) face: String,
+
+    /// Frames a second for a still picture, such as 25 or 30000/1001
+    #[arg(long, default_value = "25", help_heading = "Output")]
+    pub(crate) fps: String,
+
+    /// Quality of the encoder: 0 is lossless, 18 hard to tell from the source, 51 worst
+    #[arg(long, default_value_t = 18, value_parser = clap::value_parser!(u8).range(0..=51), help_heading = "Output")]
+    pub(crate) crf: u8,
+
+    /// Put the sound of this file into the output instead of SPEECH (for example the full mix, driven by the voice)
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true, help_heading = "Output")]
+    pub(crate) mix: Option<PathBuf>,
+
+    /// How the mouth gets into the frame
+    #[arg(long, value_enum, default_value_t = CompositeArg::Soft, help_heading = "Output")]
+    pub(crate) composite: CompositeArg,
+
+    /// What the mouth does where the speech is silent
+    #[arg(long, value_enum, default_value_t = SilenceArg::Model, help_heading = "Output")]
+    pub(crate) silence: SilenceArg,
+
+    /// Write one frame (the loudest near the start) as PNG, then stop; no video is written
+    #[arg(long, value_name = "FRAME.png", allow_hyphen_values = true, help_heading = "Output")]
+    pub(crate) preview: Option<PathBuf>,
+
+    /// Write what was done as JSON: settings, versions, gaps, seconds by phase, peak memory
+    #[arg(long, value_name = "FILE.json", allow_hyphen_values = true, help_heading = "Output")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Also write every frame as PNG into this folder, before encoding (for checks; large)
+    #[arg(long, value_name = "DIR", allow_hyphen_values = true, hide_short_help = true, help_heading = "Output")]
+    pub(crate) lossless_frames: Option<PathBuf>,
+
+    /// How progress is shown, on the error stream
+    #[arg(long, value_enum, default_value_t = ProgressKind::Auto)]
+    pub(crate) progress: ProgressKind,
+
+    /// Print the resolved settings as TOML, then stop
+    #[arg(long)]
+    pub(crate) print_config: bool,
+}
+
+/// What decides the length of the output.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Length {
+    /// As long as the speech; a shorter video plays back and forth
+    Audio,
+    /// As long as the video; longer speech is cut, shorter speech is followed by silence
+    Video,
+    /// As long as the speech; a shorter video starts over
+    Loop,
+    /// As `audio`, by another name
+    Bounce,
+    /// As long as the shorter of the two
+    Cut,
+}
+
+impl From<Length> for LengthPolicy {
+    fn from(length: Length) -> Self {
+        match length {
+            Length::Audio => LengthPolicy::Audio,
+            Length::Video => LengthPolicy::Video,
+            Length::Loop => LengthPolicy::Loop,
+            Length::Bounce => LengthPolicy::Bounce,
+            Length::Cut => LengthPolicy::Cut,
+        }
+    }
+}
+
+/// How the mouth gets into the frame.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum CompositeArg {
+    /// Only the hidden region, feathered and colour-matched
+    Soft,
+    /// The whole decoded crop as it is, edges and all: shows what the model itself makes
+    None,
+}
+
+impl From<CompositeArg> for Composite {
+    fn from(composite: CompositeArg) -> Self {
+        match composite {
+            CompositeArg::Soft => Composite::Soft,
+            CompositeArg::None => Composite::None,
+        }
+    }
+}
+
+/// What the mouth does where the speech is silent.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SilenceArg {
+    /// The model decides
+    Model,
+    /// The original mouth is kept, with a cross-fade of a few frames
+    Keep,
+}
+
+impl From<SilenceArg> for Silence {
+    fn from(silence: SilenceArg) -> Self {
+        match silence {
+            SilenceArg::Model => Silence::Model,
+            SilenceArg::Keep => Silence::Keep,
+        }
+    }
+}
+
+/// List the faces of a clip: numbers for `generate --face id:N`, frame ranges, thumbnails
+#[derive(Debug, Args)]
+pub(crate) struct ScanArgs {
+    /// Clip or still picture
+    #[arg(value_name = "VIDEO", allow_hyphen_values = true)]
+    pub(crate) video: PathBuf,
+
+    /// Write a thumbnail of each face and scan.json into this folder
+    #[arg(long, value_name = "DIR", allow_hyphen_values = true)]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Folder of the face models
+    #[arg(long, value_name = "DIR", allow_hyphen_values = true)]
+    pub(crate) face_models: Option<PathBuf>,
+
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// How progress is shown, on the error stream
+    #[arg(long, value_enum, default_value_t = ProgressKind::Auto)]
+    pub(crate) progress: ProgressKind,
+}
+
+/// Check this machine: ffmpeg, models, weights, devices, memory
+///
+/// Exit code 0 when everything needed is there, 1 when a check failed.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// See, fetch and check models
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// Show the presets and the face models, and what is there
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch the face models: from the Python package mediapipe 0.10.14 (Apache-2.0), by pip, checked by SHA-256
+    Pull {
+        /// Folder to write to [default: $SYNCDIFF_MODELS/face, else .cache/models/face]
+        #[arg(long, value_name = "DIR", allow_hyphen_values = true)]
+        dir: Option<PathBuf>,
+        /// Take them from this wheel, without a network
+        #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
+        wheel: Option<PathBuf>,
+        /// Python that runs pip
+        #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+        python: PathBuf,
+    },
+    /// Compare every model file that is there with its SHA-256
+    Verify,
+}

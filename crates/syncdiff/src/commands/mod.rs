@@ -1,0 +1,25 @@
+//! The verbs, a file each.
+
+mod doctor;
+mod generate;
+mod models;
+pub(crate) mod prepare;
+mod scan;
+pub(crate) mod train;
+
+use syncdiff::Outcome;
+use syncdiff::progress::Cancel;
+
+use crate::cli::Command;
+
+/// Runs a verb; the exit code where it ends well.
+pub(crate) fn run(command: Command, cancel: &Cancel) -> Outcome<u8> {
+    match command {
+        Command::Generate(args) => generate::run(*args, cancel),
+        Command::Scan(args) => scan::run(&args, cancel),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Models(command) => models::run(command, cancel),
+        Command::Prepare(args) => prepare::run(&args, cancel),
+        Command::Train(command) => train::run(&command, cancel),
+    }
+}

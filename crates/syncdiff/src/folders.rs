@@ -1,0 +1,76 @@
+//! Where models lie: the rules by which a preset or the face models are found.
+
+use std::path::{Path, PathBuf};
+
+use syncdiff::{Error, Outcome};
+
+/// Environment variable that names the folder of all models.
+pub(crate) const MODELS_VARIABLE: &str = "SYNCDIFF_MODELS";
+
+/// Where face models are written to when no folder is given.
+pub(crate) fn face_models_home() -> PathBuf {
+    match models_variable() {
+        Some(folder) => folder.join("face"),
+        None => Path::new(".cache").join("models").join("face"),
+    }
+}
+
+/// The folder of the face models: the first place that has one, else the place where they would be written.
+pub(crate) fn face_models() -> PathBuf {
+    let mut places: Vec<PathBuf> = models_variable().into_iter().map(|folder| folder.join("face")).collect();
+    places.push(Path::new(".cache").join("models").join("face"));
+    places.extend(beside_program().iter().map(|folder| folder.join(".cache").join("models").join("face")));
+    places.extend(beside_program().iter().map(|folder| folder.join("models").join("face")));
+    places.into_iter().find(|place| place.is_dir()).unwrap_or_else(face_models_home)
+}
+
+/// All places where the weights of a preset are looked for, in order.
+pub(crate) fn preset_places(preset: &str) -> Vec<PathBuf> {
+    let mut places: Vec<PathBuf> = models_variable().into_iter().map(|folder| folder.join(preset)).collect();
+    places.push(Path::new("models").join(preset));
+    places.extend(beside_program().iter().map(|folder| folder.join("models").join(preset)));
+    places
+}
+
+/// The weights folder of a preset, where there is one.
+pub(crate) fn find_preset(preset: &str) -> Option<PathBuf> {
+    preset_places(preset).into_iter().find(|place| place.join("weights.toml").is_file())
+}
+
+/// The weights folder of a preset.
+///
+/// # Errors
+/// [`Error::Weights`] with the places that were looked at and what to do.
+pub(crate) fn require_preset(preset: &str) -> Outcome<PathBuf> {
+    find_preset(preset).ok_or_else(|| {
+        let places: Vec<String> = preset_places(preset).iter().map(|place| format!("{place:?}")).collect();
+        let remedy = match preset {
+            "lite" => format!(
+                "run from the project's folder, set {MODELS_VARIABLE} to the folder that holds `lite`, or name the \
+                 folder with --weights"
+            ),
+            _ => format!(
+                "no weights of `{preset}` are public: train them, then name their folder with --weights; `--preset \
+                 lite` comes with the program"
+            ),
+        };
+        Error::Weights {
+            stage: "weights",
+            what: format!("no weights of the preset `{preset}` were found; looked in {}", places.join(", ")),
+            remedy,
+        }
+    })
+}
+
+fn models_variable() -> Option<PathBuf> {
+    std::env::var_os(MODELS_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The program's own folder, and the project's folder for a program in `target/release`.
+fn beside_program() -> Vec<PathBuf> {
+    let Some(folder) = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf)) else {
+        return Vec::new();
+    };
+    let project = folder.parent().and_then(Path::parent).map(Path::to_path_buf);
+    std::iter::once(folder).chain(project).collect()
+}

@@ -1,0 +1,146 @@
+//! The verbs that need no clip: help, doctor, models.
+
+mod common;
+
+use common::{assert_done, assert_failed, names_in, said, syncdiff, text};
+use serde_json::Value;
+use std::process::Command;
+use tempfile::TempDir;
+
+#[test]
+fn help_tells_every_verb_and_the_exit_codes() {
+    let output = syncdiff(&["--help"]);
+    assert_done(&output);
+    let help = String::from_utf8_lossy(&output.stdout).into_owned();
+    for word in ["generate", "scan", "doctor", "models", "8 cancelled"] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    assert_eq!(syncdiff(&["generate", "--help"]).status.code(), Some(0));
+    assert_eq!(syncdiff(&["dance"]).status.code(), Some(2));
+    assert_eq!(syncdiff(&["generate"]).status.code(), Some(2));
+}
+
+#[test]
+fn doctor_checks_by_name_for_people_and_programs() {
+    let output = syncdiff(&["doctor", "--json"]);
+    let value: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let checks = value["checks"].as_array().expect("checks");
+    let names: Vec<&str> = checks.iter().filter_map(|check| check["name"].as_str()).collect();
+    for name in ["ffmpeg", "encoder libx264", "weights lite", "devices", "processor", "threads"] {
+        assert!(names.contains(&name), "{name}: {names:?}");
+    }
+    assert_eq!(value["ok"].as_bool(), Some(output.status.code() == Some(0)));
+    let failed = checks.iter().any(|check| check["verdict"] == "FAIL");
+    assert_eq!(value["ok"].as_bool(), Some(!failed));
+    assert!(checks.iter().all(|check| check["verdict"] == "PASS" || check["remedy"].is_string()), "{value:#}");
+    assert!(String::from_utf8_lossy(&syncdiff(&["doctor"]).stdout).contains("PASS"));
+}
+
+#[test]
+fn doctor_without_ffmpeg_says_how_to_get_it() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_syncdiff")).arg("doctor").env("PATH", "/nowhere").output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("FAIL") && told.contains("apt-get install ffmpeg"), "{told}");
+}
+
+#[test]
+fn models_are_listed_with_their_size_and_terms() {
+    let output = syncdiff(&["models", "list", "--json"]);
+    assert_done(&output);
+    let value: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let names: Vec<&str> =
+        value["presets"].as_array().expect("presets").iter().filter_map(|preset| preset["name"].as_str()).collect();
+    assert_eq!(names, ["lite", "base", "paper"]);
+    assert!(value["presets"][2]["parameters"].as_u64().is_some_and(|count| count > 600_000_000), "{value:#}");
+    assert_eq!(value["face_models"].as_array().map(Vec::len), Some(3));
+}
+
+/// Packs a wheel with these members.
+fn wheel(folder: &TempDir, members: &[(&str, &[u8])]) -> std::path::PathBuf {
+    let path = folder.path().join("some.whl");
+    let mut writer = zip::ZipWriter::new(std::fs::File::create(&path).expect("a file"));
+    for (name, bytes) in members {
+        writer.start_file(*name, zip::write::SimpleFileOptions::default()).expect("a member");
+        std::io::Write::write_all(&mut writer, bytes).expect("written");
+    }
+    writer.finish().expect("a zip");
+    path
+}
+
+#[test]
+fn a_wheel_is_opened_checked_and_only_then_taken() {
+    let folder = TempDir::new().unwrap();
+    let target = folder.path().join("face");
+    let pull = |wheel: &std::path::Path| {
+        syncdiff(&["models", "pull", "--dir", text(&target), "--wheel", text(wheel)])
+    };
+    assert_failed(&pull(&folder.path().join("none.whl")), 7, &["none.whl"]);
+    let prose = folder.path().join("prose.whl");
+    std::fs::write(&prose, "no zip").unwrap();
+    assert_failed(&pull(&prose), 5, &["no zip archive", "mediapipe 0.10.14"]);
+    assert_failed(&pull(&wheel(&folder, &[("other", b"x")])), 5, &["face_detection_short_range.tflite"]);
+    let members = syncdiff_face::MODEL_FILES.map(|file| (file.wheel_member, &b"wrong"[..]));
+    assert_failed(&pull(&wheel(&folder, &members)), 5, &["bytes instead of"]);
+    assert!(names_in(&target).is_empty(), "{:?}", names_in(&target));
+
+    // The real files, where they are there, come through whole.
+    let Some(models) = common::face_models() else { return };
+    let bytes = syncdiff_face::MODEL_FILES.map(|file| std::fs::read(models.join(file.name)).unwrap());
+    let mut members = vec![("../escape.txt", &b"x"[..])];
+    members.extend(syncdiff_face::MODEL_FILES.iter().zip(&bytes).map(|(file, bytes)| (file.wheel_member, &bytes[..])));
+    assert_done(&pull(&wheel(&folder, &members)));
+    assert_eq!(names_in(&target).len(), 3);
+    for (file, bytes) in syncdiff_face::MODEL_FILES.iter().zip(&bytes) {
+        assert_eq!(&std::fs::read(target.join(file.name)).unwrap(), bytes);
+    }
+    let output = pull(&folder.path().join("none.whl"));
+    assert_done(&output);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("whole"), "{}", said(&output));
+}
+
+#[test]
+fn a_missing_python_says_what_to_do() {
+    let folder = TempDir::new().unwrap();
+    let output =
+        syncdiff(&["models", "pull", "--dir", text(folder.path()), "--python", "/no/such/python"]);
+    assert_failed(&output, 5, &["/no/such/python", "python3-pip", "--wheel"]);
+}
+
+/// The manual page is what the program says of itself; `SYNCDIFF_UPDATE_DOCS=1` writes it anew.
+#[test]
+fn the_manual_page_is_up_to_date() {
+    let mut page = String::from(
+        "# Command line\n\nThis page is what `syncdiff VERB --help` prints; a test compares it with the program.\n",
+    );
+    let verbs: [&[&str]; 8] = [
+        &[],
+        &["generate"],
+        &["scan"],
+        &["doctor"],
+        &["models"],
+        &["models", "list"],
+        &["models", "pull"],
+        &["models", "verify"],
+    ];
+    for verb in verbs {
+        let output = Command::new(env!("CARGO_BIN_EXE_syncdiff"))
+            .args(verb)
+            .arg("--help")
+            .env("COLUMNS", "100")
+            .output()
+            .expect("it starts");
+        assert_done(&output);
+        let help = String::from_utf8_lossy(&output.stdout).into_owned();
+        let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+        let title = [&["syncdiff"], verb].concat().join(" ");
+        page.push_str(&format!("\n## {title}\n\n```text\n{}\n```\n", help.join("\n").trim_end()));
+    }
+    let path = common::root().join("docs/CLI.md");
+    if std::env::var_os("SYNCDIFF_UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &page).expect("written");
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == page, "docs/CLI.md is out of date: run the tests with SYNCDIFF_UPDATE_DOCS=1 and look at the change");
+}

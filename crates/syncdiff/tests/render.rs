@@ -1,0 +1,261 @@
+//! The second pass without files and networks: a made-up face, a model that records what it is asked.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use syncdiff::Outcome;
+use syncdiff::cast::{Cast, Faces};
+use syncdiff::clock::Clock;
+use syncdiff::mouth::{MouthModel, MouthSequence};
+use syncdiff::progress::Watch;
+use syncdiff::render::{Counts, Scene, render};
+use syncdiff::settings::Composite;
+use syncdiff_face::{
+    FaceBox, FaceChoice, FacesInFrame, KeepMask, KeepMaskKind, Mesh, NUM_LANDMARKS, PasteMask, RIGID_POINTS,
+    SmoothOptions, TEMPLATE, TrackedFace, touched_pixels,
+};
+use syncdiff_media::{Frame, FrameIndex, LengthPolicy, Plan, Rational, Time, WalkedFrame};
+
+const WIDTH: usize = 96;
+const HEIGHT: usize = 80;
+const CROP: usize = 64;
+
+/// What the model was asked, in order.
+#[derive(Clone, Debug, PartialEq)]
+enum Asked {
+    Start,
+    Restart,
+    Next(usize),
+}
+
+/// Draws bright crops and remembers.
+struct Recorder(RefCell<Vec<Asked>>);
+
+impl MouthModel for Recorder {
+    fn crop_size(&self) -> usize {
+        CROP
+    }
+
+    fn keep_mask(&self) -> KeepMaskKind {
+        KeepMaskKind::AlignedFixed
+    }
+
+    fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence + '_>> {
+        assert_eq!((identity.width, identity.height), (CROP, CROP));
+        self.0.borrow_mut().push(Asked::Start);
+        Ok(Box::new(RecorderSequence(self)))
+    }
+}
+
+struct RecorderSequence<'a>(&'a Recorder);
+
+impl MouthSequence for RecorderSequence<'_> {
+    fn next(&mut self, masked: &Frame, model_frame: usize, _: &mut Clock) -> Outcome<Frame> {
+        // The middle of the mouth region is hidden.
+        assert_eq!(masked.pixel(CROP / 2, CROP * 3 / 4), [0, 0, 0]);
+        self.0.0.borrow_mut().push(Asked::Next(model_frame));
+        Ok(Frame::filled(CROP, CROP, [250, 40, 40]))
+    }
+
+    fn restart(&mut self) {
+        self.0.0.borrow_mut().push(Asked::Restart);
+    }
+}
+
+/// A mesh whose skull lies in the middle of the frame.
+fn mesh() -> Mesh {
+    let place = |[u, v]: [f64; 2]| [(16.0 + 64.0 * u) as f32, (8.0 + 64.0 * v) as f32, 0.0];
+    let mut points = vec![place([0.5, 0.5]); NUM_LANDMARKS];
+    for (point, at) in RIGID_POINTS.iter().zip(TEMPLATE) {
+        points[*point] = place(at);
+    }
+    Mesh { points, presence: 5.0 }
+}
+
+/// A face in all frames but some; a cut begins a new shot, and with it a new track.
+fn faces(frames: usize, without: &[usize], cuts: &[usize]) -> Faces {
+    let mut faces = Faces::new(WIDTH, HEIGHT);
+    let mut track = 0;
+    for frame in 0..frames {
+        let cut = cuts.contains(&frame);
+        track += u32::from(cut);
+        let face_box = FaceBox { x0: 24.0, y0: 16.0, x1: 72.0, y1: 70.0 };
+        let face = TrackedFace { track, face_box, mesh: mesh() };
+        let seen = if without.contains(&frame) { vec![] } else { vec![face] };
+        faces.push(&FacesInFrame { faces: seen, cut });
+    }
+    faces
+}
+
+/// A source picture; every frame is another.
+fn picture(source: usize) -> Frame {
+    let mut frame = Frame::filled(WIDTH, HEIGHT, [90, 100, 110]);
+    for y in 0..HEIGHT {
+        for x in 0..WIDTH {
+            frame.set_pixel(x, y, [(x * 2) as u8, (y * 2 + source) as u8, ((x * y + source * 7) % 251) as u8]);
+        }
+    }
+    frame
+}
+
+struct Run {
+    asked: Vec<Asked>,
+    frames: Vec<(Frame, bool)>,
+    counts: Counts,
+    cast: Cast,
+}
+
+fn run(faces: &Faces, index: &FrameIndex, policy: LengthPolicy, secs: f64, composite: Composite) -> Run {
+    let plan = Plan::new(index, policy, Time::from_samples((secs * 16_000.0) as i64)).expect("a plan");
+    let smooth = SmoothOptions { bridge_frames: 0, ..SmoothOptions::default() };
+    let cast = faces.cast(&FaceChoice::Largest, &smooth).expect("a face");
+    let model = Recorder(RefCell::default());
+    let scene = Scene {
+        plan: &plan,
+        cast: &cast,
+        speech_opacity: None,
+        composite,
+        model: &model,
+    };
+    let walk = plan.frames().map(|frame| {
+        let picture = Arc::new(picture(frame.source));
+        Ok(WalkedFrame { output: frame.output, source: frame.source, pts: frame.pts, frame: picture })
+    });
+    let mut frames = Vec::new();
+    let mut sink = |rendered: syncdiff::render::Rendered<'_>, _: &mut Clock| {
+        assert_eq!(rendered.output, frames.len());
+        frames.push((rendered.frame.clone(), rendered.touched.is_some()));
+        Ok(())
+    };
+    let counts = render(&scene, 0..plan.len(), walk, &mut sink, &mut Clock::default(), &mut Watch::silent())
+        .expect("rendered");
+    Run { asked: model.0.into_inner(), frames, counts, cast }
+}
+
+fn even(frames: usize, rate: i64) -> FrameIndex {
+    FrameIndex::new(Rational::new(1, rate), (0..frames as i64).collect(), 1).expect("an index")
+}
+
+#[test]
+fn pixels_outside_of_the_mask_are_the_sources_own() {
+    let run = run(&faces(6, &[], &[]), &even(6, 25), LengthPolicy::Video, 1.0, Composite::Soft);
+    assert_eq!(run.counts, Counts { frames: 6, changed: 6, drawn: 6 });
+    let mask = PasteMask::from_keep(&KeepMask::aligned_fixed(CROP), 0.06);
+    for (source, (made, _)) in run.frames.iter().enumerate() {
+        let map = run.cast.crop_from_frame(source, CROP).expect("a face");
+        let touched = touched_pixels(WIDTH, HEIGHT, &map, &mask).expect("pixels");
+        let before = picture(source);
+        let mut changed = 0;
+        for (at, touched) in touched.iter().enumerate() {
+            let (x, y) = (at % WIDTH, at / WIDTH);
+            let same = before.pixel(x, y) == made.pixel(x, y);
+            assert!(same || *touched, "frame {source}: {x},{y} lies outside of the mask and has changed");
+            changed += usize::from(!same);
+        }
+        assert!(changed > 300, "frame {source}: only {changed} pixels have changed");
+    }
+}
+
+#[test]
+fn gaps_pass_through_and_begin_anew() {
+    let run = run(&faces(12, &[5, 6], &[]), &even(12, 25), LengthPolicy::Video, 1.0, Composite::Soft);
+    assert_eq!(run.counts, Counts { frames: 12, changed: 10, drawn: 10 });
+    for gap in [5, 6] {
+        assert_eq!(run.frames[gap], (picture(gap), false));
+    }
+    let mut expected = vec![Asked::Start];
+    expected.extend((0..5).map(Asked::Next));
+    expected.push(Asked::Restart);
+    expected.extend((7..12).map(Asked::Next));
+    assert_eq!(run.asked, expected);
+    // The mouth fades towards the gap.
+    let strength = |frame: usize| {
+        let (before, made) = (picture(frame), &run.frames[frame].0);
+        before.data.iter().zip(&made.data).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>()
+    };
+    assert!(strength(4) < strength(3) && strength(3) < strength(2), "{} {} {}", strength(4), strength(3), strength(2));
+    assert!(strength(7) < strength(8) && strength(8) < strength(9));
+}
+
+#[test]
+fn a_cut_begins_a_new_sequence() {
+    let seen = faces(6, &[], &[3]);
+    let run = run(&seen, &even(6, 25), LengthPolicy::Video, 1.0, Composite::Soft);
+    let expected = [
+        Asked::Start,
+        Asked::Next(0),
+        Asked::Next(1),
+        Asked::Next(2),
+        Asked::Start,
+        Asked::Next(3),
+        Asked::Next(4),
+        Asked::Next(5),
+    ];
+    assert_eq!(run.asked, expected);
+    assert_eq!((run.cast.ids(), seen.cuts()), (vec![0, 1], vec![3]));
+}
+
+#[test]
+fn a_choice_by_number_or_point_means_one_shot() {
+    let seen = faces(8, &[6], &[4]);
+    let smooth = SmoothOptions { bridge_frames: 0, ..SmoothOptions::default() };
+    let gaps = |choice: FaceChoice| seen.cast(&choice, &smooth).map(|cast| cast.gaps());
+    assert_eq!(gaps(FaceChoice::Largest).unwrap(), [6..7]);
+    assert_eq!(gaps(FaceChoice::Id(0)).unwrap(), [4..8]);
+    assert_eq!(gaps(FaceChoice::Id(1)).unwrap(), [0..4, 6..7]);
+    assert_eq!(gaps(FaceChoice::Point { frame: 5, x: 48.0, y: 40.0 }).unwrap(), [0..4, 6..7]);
+    for (choice, words) in [
+        (FaceChoice::Id(7), "id:0, id:1"),
+        (FaceChoice::Point { frame: 5, x: 1.0, y: 1.0 }, "frame 5 holds id:1"),
+        (FaceChoice::Point { frame: 6, x: 48.0, y: 40.0 }, "frame 6 holds no face"),
+        (FaceChoice::Point { frame: 90, x: 1.0, y: 1.0 }, "8 frames"),
+    ] {
+        let error = gaps(choice).unwrap_err();
+        assert_eq!(error.exit_code(), 4);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn starting_over_begins_anew_and_turning_round_does_not() {
+    let (seen, index) = (faces(5, &[], &[]), even(5, 25));
+    let over = run(&seen, &index, LengthPolicy::Loop, 0.4, Composite::Soft);
+    assert_eq!(over.asked.iter().filter(|asked| **asked == Asked::Restart).count(), 1);
+    assert_eq!(over.asked[6], Asked::Restart);
+    let round = run(&seen, &index, LengthPolicy::Bounce, 0.4, Composite::Soft);
+    assert!(!round.asked.contains(&Asked::Restart), "{:?}", round.asked);
+    assert_eq!((over.counts.frames, round.counts.frames), (10, 10));
+}
+
+#[test]
+fn every_rate_gets_each_mouth_once() {
+    for (rate, frames) in [(50, 21), (30, 15), (24, 12), (12, 9)] {
+        let run = run(&faces(frames, &[], &[]), &even(frames, rate), LengthPolicy::Video, 1.0, Composite::Soft);
+        assert_eq!(run.counts.frames, frames, "{rate}");
+        assert_eq!(run.counts.changed, frames, "{rate}");
+        let numbers: Vec<usize> =
+            run.asked.iter().filter_map(|asked| if let Asked::Next(at) = asked { Some(*at) } else { None }).collect();
+        assert_eq!(numbers, (0..run.counts.drawn).collect::<Vec<_>>(), "{rate}");
+        let needed = ((frames - 1) as f64 * 25.0 / rate as f64).round() as usize + 1;
+        assert_eq!(run.counts.drawn, needed, "{rate}");
+    }
+}
+
+#[test]
+fn a_long_frozen_frame_costs_no_drawing() {
+    let index = FrameIndex::new(Rational::new(1, 1000), vec![0, 40, 20_000, 20_040], 40).expect("an index");
+    let run = run(&faces(4, &[], &[]), &index, LengthPolicy::Video, 1.0, Composite::Soft);
+    assert_eq!((run.counts.frames, run.counts.changed), (4, 4));
+    assert!(run.counts.drawn < 12, "{}", run.counts.drawn);
+}
+
+#[test]
+fn the_whole_crop_is_shown_without_compositing() {
+    let (seen, index) = (faces(2, &[], &[]), even(2, 25));
+    let soft = run(&seen, &index, LengthPolicy::Video, 1.0, Composite::Soft);
+    let hard = run(&seen, &index, LengthPolicy::Video, 1.0, Composite::None);
+    let red = |run: &Run| run.frames[0].0.data.chunks_exact(3).filter(|pixel| *pixel == [250, 40, 40]).count();
+    // 64 x 64 pixels but for the outermost, which have no weight.
+    assert!(red(&hard) > 58 * 58, "{}", red(&hard));
+    assert!(red(&soft) < red(&hard));
+}
