@@ -10,7 +10,7 @@ use syncdiff_face::{Affine, FaceChoice, FaceModels, SmoothOptions, TrackTable, T
 use syncdiff_media::{Frame, FrameReader, ReadOptions, Tools, probe};
 
 /// Side of the mouth picture that is compared, and of the aligned crop it is cut from.
-const CROP: usize = 160;
+pub const CROP: usize = 160;
 /// The mouth's rectangle in the aligned crop: left, top, width, height. Lips lie around (0.5, 0.66).
 const MOUTH: [usize; 4] = [32, 76, 96, 72];
 
@@ -44,7 +44,11 @@ pub struct ClipFigures {
     pub flicker_ratio: f64,
 }
 
-fn read_frames(tools: &Tools, path: &Path, mut each: impl FnMut(usize, &Frame) -> EvalResult<()>) -> EvalResult<usize> {
+/// Shows every frame of a clip; returns how many there were.
+///
+/// # Errors
+/// A clip that cannot be decoded, and those of `each`.
+pub fn read_frames(tools: &Tools, path: &Path, mut each: impl FnMut(usize, &Frame) -> EvalResult<()>) -> EvalResult<usize> {
     let info = probe(tools, path)?;
     let mut count = 0;
     for timed in FrameReader::open(tools, &info, &ReadOptions::default())? {
@@ -80,13 +84,18 @@ pub fn measure_faces(tools: &Tools, models: &FaceModels, path: &Path) -> EvalRes
     })
 }
 
+/// The mouth's rectangle of one frame, at the size that is compared.
+pub fn mouth(frame: &Frame, crop_from_frame: &Affine) -> Frame {
+    let [left, top, width, height] = MOUTH;
+    warp(frame, crop_from_frame, CROP).crop(left as i64, top as i64, width, height)
+}
+
 /// The mouth of every frame, cut by the reference's alignment so that both clips show the same pixels.
 fn mouths(tools: &Tools, path: &Path, faces: &FaceSeries) -> EvalResult<Vec<Option<Frame>>> {
-    let [left, top, width, height] = MOUTH;
     let mut cut = Vec::new();
     read_frames(tools, path, |index, frame| {
         let crop_from_frame = faces.crop_from_frame.get(index).copied().flatten();
-        cut.push(crop_from_frame.map(|m| warp(frame, &m, CROP).crop(left as i64, top as i64, width, height)));
+        cut.push(crop_from_frame.map(|m| mouth(frame, &m)));
         Ok(())
     })?;
     Ok(cut)

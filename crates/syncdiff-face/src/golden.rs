@@ -61,11 +61,16 @@ fn check_variant(folder: &Path, models: &FaceModels) {
     let (rois, flags) = (doubles(&data, "out.roi"), floats(&data, "out.face_flag"));
     let landmarks = floats(&data, "out.landmarks_image");
     let mut detector = Detector::new(models, DetectorKind::ShortRange).unwrap();
+    let mut full_range = Detector::new(models, DetectorKind::FullRange).unwrap();
     let mut net = MeshNet::new(models).unwrap();
     for (i, entry) in case["frames"].as_array().unwrap().iter().enumerate() {
         let frame = syncdiff_media::read_png(&folder.join(entry["png"].as_str().unwrap())).unwrap();
         let found = &detector.detect(&frame)[0];
         let b = found.face_box;
+        // The golden data hold nothing of the full-range network: it must see the same face.
+        let other = full_range.detect(&frame);
+        let overlap = other.first().map_or(0.0, |d| d.face_box.iou(&b));
+        assert!(overlap > 0.6, "frame {i}: full range overlaps by {overlap}");
         let box_error = largest(&[b.x0, b.y0, b.x1, b.y1], &boxes[4 * i..4 * i + 4]);
         let points = found.keypoints.concat();
         let keypoint_error = largest(&points, &keypoints[12 * i..12 * i + 12]);

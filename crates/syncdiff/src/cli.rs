@@ -7,6 +7,7 @@ use syncdiff::device::DeviceChoice;
 use syncdiff::settings::{Composite, Silence};
 use syncdiff_media::LengthPolicy;
 
+use crate::commands::eval::EvalArgs;
 use crate::commands::prepare::PrepareArgs;
 use crate::commands::train::TrainCommand;
 use crate::terminal::ProgressKind;
@@ -32,6 +33,7 @@ pub(crate) enum Command {
     Prepare(PrepareArgs),
     #[command(subcommand)]
     Train(TrainCommand),
+    Eval(EvalArgs),
 }
 
 impl Command {
@@ -40,7 +42,7 @@ impl Command {
         match self {
             Command::Generate(args) => args.progress,
             Command::Scan(args) => args.progress,
-            Command::Doctor(_) | Command::Models(_) | Command::Prepare(_) | Command::Train(_) => ProgressKind::None,
+            Command::Doctor(_) | Command::Models(_) | Command::Prepare(_) | Command::Train(_) | Command::Eval(_) => ProgressKind::None,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use syncdiff_data::DataError;
+use syncdiff_eval::EvalError;
 use syncdiff_face::FaceError;
 use syncdiff_media::MediaError;
 use syncdiff_model::ModelError;
@@ -24,6 +25,9 @@ pub enum Error {
     /// From the room of networks.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// From the room of figures.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
     /// From the room of training data.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -117,6 +121,11 @@ impl Error {
             Error::Media(error) => error.fault().exit_code(),
             Error::Face(error) => error.fault().exit_code(),
             Error::Model(error) => model_exit_code(error),
+            Error::Eval(error) => match error {
+                EvalError::Media(error) => error.fault().exit_code(),
+                EvalError::Face(error) => error.fault().exit_code(),
+                EvalError::Unequal { .. } => 3,
+            },
             Error::Data(error) => error.fault().exit_code(),
             Error::Train(error) => match error {
                 TrainError::Data(error) => error.fault().exit_code(),

@@ -20,8 +20,8 @@ use crate::timeline::NearestOutput;
 
 /// Frames over which the generated mouth fades at the edge of a gap or of silence.
 pub const FADE_FRAMES: usize = 3;
-/// Width of the soft edge as a part of the crop's side.
-const FEATHER: f64 = 0.06;
+/// Width of the paste mask's ramp as a part of the crop's side.
+pub const FEATHER: f64 = 0.06;
 /// Where a slow source shows none of the next so many model frames, they are not drawn.
 const MAX_UNSEEN_FRAMES: usize = 3;
 

@@ -7,12 +7,15 @@
 
 mod depthwise;
 mod flatbuffer;
+mod fuse;
 mod gemm;
 #[cfg(test)]
 mod hostile_tests;
 mod model;
 mod plan;
+mod planner;
 mod simple;
+mod slots;
 mod sparse;
 
 pub use model::Model;

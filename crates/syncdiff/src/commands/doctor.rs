@@ -73,9 +73,9 @@ pub(crate) fn run(args: &DoctorArgs) -> Outcome<u8> {
     } else {
         for check in &checks {
             let verdict = format!("{:?}", check.verdict).to_uppercase();
-            say(&format!("{verdict:<5} {:<22} {}", check.name, check.detail));
+            say(&format!("{verdict:<5} {:<38} {}", check.name, check.detail));
             if let Some(remedy) = &check.remedy {
-                say(&format!("{:28} {remedy}", ""));
+                say(&format!("{:44} {remedy}", ""));
             }
         }
     }

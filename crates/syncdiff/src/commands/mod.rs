@@ -1,6 +1,7 @@
 //! The verbs, a file each.
 
 mod doctor;
+pub(crate) mod eval;
 mod generate;
 mod models;
 pub(crate) mod prepare;
@@ -19,6 +20,7 @@ pub(crate) fn run(command: Command, cancel: &Cancel) -> Outcome<u8> {
         Command::Scan(args) => scan::run(&args, cancel),
         Command::Doctor(args) => doctor::run(&args),
         Command::Models(command) => models::run(command, cancel),
+        Command::Eval(args) => eval::run(&args, cancel),
         Command::Prepare(args) => prepare::run(&args, cancel),
         Command::Train(command) => train::run(&command, cancel),
     }

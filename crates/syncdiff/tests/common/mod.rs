@@ -14,12 +14,12 @@ use syncdiff_model::{LipSync, LipSyncConfig};
 use tempfile::TempDir;
 
 /// The project's root.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the project's root")
 }
 
 /// An untrained model so small that a frame takes milliseconds; one for all tests of a file.
-pub fn tiny_model() -> &'static Path {
+pub(crate) fn tiny_model() -> &'static Path {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
     FOLDER
         .get_or_init(|| {
@@ -50,7 +50,7 @@ fn tiny_config() -> LipSyncConfig {
 }
 
 /// The folder of the face models, or a line that says why the test does nothing.
-pub fn face_models() -> Option<PathBuf> {
+pub(crate) fn face_models() -> Option<PathBuf> {
     let folder = match std::env::var_os("SYNCDIFF_MODELS") {
         Some(folder) => PathBuf::from(folder).join("face"),
         None => root().join(".cache/models/face"),
@@ -63,7 +63,7 @@ pub fn face_models() -> Option<PathBuf> {
 }
 
 /// A real clip with a face, or a line that says why the test does nothing.
-pub fn face_clip() -> Option<PathBuf> {
+pub(crate) fn face_clip() -> Option<PathBuf> {
     let data = match std::env::var_os("SYNCDIFF_DATA") {
         Some(folder) => PathBuf::from(folder),
         None => root().join("../shared/data"),
@@ -82,17 +82,17 @@ pub fn face_clip() -> Option<PathBuf> {
 }
 
 /// Everything that an end-to-end test with a face needs.
-pub struct Stage {
+pub(crate) struct Stage {
     /// A folder of its own.
-    pub folder: TempDir,
+    pub(crate) folder: TempDir,
     /// One second of a face, 25 frames a second, with sound.
-    pub clip: PathBuf,
+    pub(crate) clip: PathBuf,
     face_models: PathBuf,
 }
 
 impl Stage {
     /// Sets up, or says why not.
-    pub fn set() -> Option<Stage> {
+    pub(crate) fn set() -> Option<Stage> {
         let (face_models, source) = (face_models()?, face_clip()?);
         let folder = TempDir::new().expect("a folder");
         let clip = folder.path().join("face.mp4");
@@ -102,18 +102,18 @@ impl Stage {
     }
 
     /// A path in the folder.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Runs `generate` with the tiny model and these arguments.
-    pub fn generate(&self, args: &[&str]) -> Output {
+    pub(crate) fn generate(&self, args: &[&str]) -> Output {
         let fixed = ["generate", "--weights", text(tiny_model()), "--face-models", text(&self.face_models)];
         syncdiff(&[&fixed[..], args].concat())
     }
 
     /// The command of [`Stage::generate`], not started.
-    pub fn generate_command(&self, args: &[&str]) -> Command {
+    pub(crate) fn generate_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_syncdiff"));
         command.args(["generate", "--weights", text(tiny_model()), "--face-models", text(&self.face_models)]);
         command.args(args).current_dir(self.folder.path());
@@ -121,13 +121,13 @@ impl Stage {
     }
 
     /// Names in the folder, hidden ones too.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         names_in(self.folder.path())
     }
 }
 
 /// Names in a folder, hidden ones too, sorted.
-pub fn names_in(folder: &Path) -> Vec<String> {
+pub(crate) fn names_in(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder").flatten();
     let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
@@ -135,12 +135,12 @@ pub fn names_in(folder: &Path) -> Vec<String> {
 }
 
 /// Runs the program.
-pub fn syncdiff(args: &[&str]) -> Output {
+pub(crate) fn syncdiff(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_syncdiff")).args(args).output().expect("the program starts")
 }
 
 /// Runs ffmpeg, which must do well.
-pub fn ffmpeg(args: &[&str]) {
+pub(crate) fn ffmpeg(args: &[&str]) {
     let output = Command::new("ffmpeg")
         .args(["-hide_banner", "-nostdin", "-loglevel", "error", "-y"])
         .args(args)
@@ -150,22 +150,22 @@ pub fn ffmpeg(args: &[&str]) {
 }
 
 /// A path as an argument.
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 
 /// What the program said on its error stream.
-pub fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// The run ended well.
-pub fn assert_done(output: &Output) {
+pub(crate) fn assert_done(output: &Output) {
     assert_eq!(output.status.code(), Some(0), "{}", said(output));
 }
 
 /// The run failed with this code, and its message holds all of these parts.
-pub fn assert_failed(output: &Output, code: i32, parts: &[&str]) {
+pub(crate) fn assert_failed(output: &Output, code: i32, parts: &[&str]) {
     let said = said(output);
     assert_eq!(output.status.code(), Some(code), "{said}");
     for part in parts {
@@ -175,13 +175,13 @@ pub fn assert_failed(output: &Output, code: i32, parts: &[&str]) {
 }
 
 /// A sine of some seconds as WAV.
-pub fn tone(path: &Path, secs: &str) {
+pub(crate) fn tone(path: &Path, secs: &str) {
     let source = format!("sine=frequency=220:duration={secs}:sample_rate=16000");
     ffmpeg(&["-f", "lavfi", "-i", &source, "-c:a", "pcm_s16le", text(path)]);
 }
 
 /// A clip without a face: colour bars of one second.
-pub fn bars(path: &Path, extra: &[&str]) {
+pub(crate) fn bars(path: &Path, extra: &[&str]) {
     let source = ["-f", "lavfi", "-i", "testsrc2=size=160x120:rate=25:duration=1"];
     ffmpeg(&[&source[..], extra, &[text(path)]].concat());
 }

@@ -1,0 +1,250 @@
+//! `syncdiff eval`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+use syncdiff::device::{DeviceChoice, resolve};
+use syncdiff::progress::{Cancel, Watch};
+use syncdiff::report::write_json;
+use syncdiff::settings::{Composite, Silence};
+use syncdiff::{Error, GenerateSettings, Outcome, generate};
+use syncdiff_data::{ClipSource, read_manifest};
+use syncdiff_eval::{CROP, ClipFigures, SheetRow, compare, contact_sheet, measure_faces, mouth, psnr, read_frames, ssim};
+use syncdiff_face::{Affine, FaceModels, KeepMask, PasteMask, paste_back, warp};
+use syncdiff_media::{Frame, LengthPolicy, Tools, write_png};
+use syncdiff_model::LipSync;
+use syncdiff_model::generate::{rgb_to_tensor, tensor_to_rgb};
+
+use crate::folders;
+use crate::terminal::say;
+
+/// Generate the clips of a split and score them against the originals
+///
+/// Every clip is driven by its own speech, and once more by the speech of another clip, which must not make the mouth
+/// follow the original. Writes clips, contact sheets, `figures.json` and a summary.
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    /// Manifest of clips (tab-separated, with `path` and `split` columns)
+    #[arg(long, value_name = "FILE")]
+    manifest: PathBuf,
+
+    /// Split to score
+    #[arg(long, value_name = "NAME", default_value = "test")]
+    split: String,
+
+    /// Folder for clips, sheets and figures
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Weights folder; the preset's when not given
+    #[arg(long, value_name = "DIR")]
+    weights: Option<PathBuf>,
+
+    /// Preset whose weights are scored
+    #[arg(long, value_name = "NAME", default_value = "lite")]
+    preset: String,
+
+    /// Most clips of one speaker, spread evenly; 0 takes all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    per_speaker: usize,
+
+    /// Contact sheets to write: of the first clip of each of the first N speakers
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    sheets: usize,
+
+    /// Steps of the sampler; the model's own default when not given
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+
+    /// Where the networks run: auto, cpu, vulkan:N, cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+}
+
+/// Scores of one clip.
+#[derive(Debug, Serialize)]
+struct Row {
+    clip: String,
+    speaker: String,
+    corpus: String,
+    own_speech: ClipFigures,
+    other_speech: ClipFigures,
+    other_speech_from: String,
+    autoencoder_mouth_psnr: f64,
+    autoencoder_mouth_ssim: f64,
+    seconds_per_frame: f64,
+}
+
+pub(crate) fn run(args: &EvalArgs, cancel: &Cancel) -> Outcome<u8> {
+    let tools = Tools::default();
+    let clips = choose(&args.manifest, &args.split, args.per_speaker)?;
+    let weights = match &args.weights {
+        Some(folder) => folder.clone(),
+        None => folders::require_preset(&args.preset)?,
+    };
+    let models = FaceModels::load(&folders::face_models())?;
+    let model = LipSync::load(&weights, &resolve(args.device)?.0)?;
+    std::fs::create_dir_all(&args.out).map_err(|cause| Error::io("eval", &args.out, cause))?;
+    let mut rows: Vec<Row> = Vec::new();
+    let mut sheets: Vec<String> = Vec::new();
+    for (at, clip) in clips.iter().enumerate() {
+        let name = clip.key().replace('/', "_");
+        // Half the list away: another speaker wherever the split has more than one.
+        let other = &clips[(at + clips.len().div_ceil(2)) % clips.len()];
+        let make = |speech: &Path, to: &Path| {
+            let settings = settings(args, &weights, &clip.path, speech, to);
+            generate(&tools, &settings, &mut Watch::new(cancel.clone(), |_| {}))
+        };
+        let own = args.out.join(format!("{name}.mp4"));
+        let wrong = args.out.join(format!("{name}.other-speech.mp4"));
+        let report = make(&clip.path, &own)?;
+        make(&other.path, &wrong)?;
+        let (psnr, ssim) = reconstruction(&tools, &models, &model, &clip.path)?;
+        let row = Row {
+            clip: clip.key(),
+            speaker: clip.speaker.clone(),
+            corpus: clip.corpus.clone(),
+            own_speech: compare(&tools, &models, &clip.path, &own)?,
+            other_speech: compare(&tools, &models, &clip.path, &wrong)?,
+            other_speech_from: other.key(),
+            autoencoder_mouth_psnr: psnr,
+            autoencoder_mouth_ssim: ssim,
+            seconds_per_frame: report.seconds.per_output_frame,
+        };
+        say(&format!("{}/{} {}", at + 1, clips.len(), line(&row)));
+        if !sheets.contains(&clip.speaker) && sheets.len() < args.sheets {
+            sheets.push(clip.speaker.clone());
+            let rows = [SheetRow { clip: &clip.path }, SheetRow { clip: &own }, SheetRow { clip: &wrong }];
+            let sheet = contact_sheet(&tools, &models, &rows, 10, 160)?;
+            write_png(&args.out.join(format!("sheet-{}.png", clip.speaker)), &sheet)?;
+        }
+        rows.push(row);
+        write_json(&args.out.join("figures.json"), &rows)?;
+    }
+    say(&summary(&rows));
+    Ok(0)
+}
+
+fn choose(manifest: &Path, split: &str, per_speaker: usize) -> Outcome<Vec<ClipSource>> {
+    let mut all = read_manifest(manifest)?;
+    all.retain(|clip| clip.split == split);
+    all.sort_by(|a, b| (&a.speaker, &a.path).cmp(&(&b.speaker, &b.path)));
+    let mut chosen = Vec::new();
+    for speaker in all.chunk_by(|a, b| a.speaker == b.speaker) {
+        let count = if per_speaker == 0 { speaker.len() } else { per_speaker.min(speaker.len()) };
+        chosen.extend((0..count).map(|i| speaker[i * speaker.len() / count].clone()));
+    }
+    if chosen.is_empty() {
+        let what = format!("{manifest:?} has no clip of the split {split:?}");
+        return Err(Error::usage(what, "name another --split"));
+    }
+    Ok(chosen)
+}
+
+fn settings(args: &EvalArgs, weights: &Path, video: &Path, speech: &Path, out: &Path) -> GenerateSettings {
+    GenerateSettings {
+        video: video.to_path_buf(),
+        audio: speech.to_path_buf(),
+        mix: None,
+        out: out.to_path_buf(),
+        weights: weights.to_path_buf(),
+        face_models: folders::face_models(),
+        device: args.device,
+        sampler: None,
+        steps: args.steps,
+        seed: 0,
+        length: LengthPolicy::Video,
+        face: "largest".into(),
+        fps: "25".into(),
+        // Near lossless, so that the figures are the model's and not the encoder's.
+        crf: 8,
+        composite: Composite::Soft,
+        silence: Silence::Model,
+        preview: None,
+        report: None,
+        frames: None,
+    }
+}
+
+/// Mouth PSNR and SSIM of the autoencoder alone: each original crop encoded, decoded and pasted back. The ceiling of
+/// what the denoiser can reach.
+fn reconstruction(tools: &Tools, models: &FaceModels, model: &LipSync, clip: &Path) -> Outcome<(f64, f64)> {
+    let size = model.config().crop_size;
+    let mask = PasteMask::from_keep(&KeepMask::aligned_fixed(size), syncdiff::render::FEATHER);
+    let faces = measure_faces(tools, models, clip)?;
+    let scale = size as f64 / CROP as f64;
+    let (mut psnr_sum, mut ssim_sum, mut count) = (0.0, 0.0, 0.0);
+    let mut failure: Option<Error> = None;
+    read_frames(tools, clip, |index, frame| {
+        let Some(to_measure) = faces.crop_from_frame.get(index).copied().flatten() else { return Ok(()) };
+        let to_model = Affine { m: to_measure.m.map(|row| row.map(|v| v * scale)) };
+        let crop = warp(frame, &to_model, size);
+        let picture = rgb_to_tensor(&crop.data, size, model.device());
+        let decoded = tensor_to_rgb(model.autoencoder.decode(model.autoencoder.encode(picture)));
+        let mut pasted = frame.clone();
+        let decoded = Frame { width: size, height: size, data: decoded };
+        if let Err(error) = paste_back(&mut pasted, &decoded, &to_model, &mask, None, 1.0) {
+            failure.get_or_insert(error.into());
+            return Ok(());
+        }
+        let (truth, ours) = (mouth(frame, &to_measure), mouth(&pasted, &to_measure));
+        psnr_sum += psnr(&truth, &ours)?.min(60.0);
+        ssim_sum += ssim(&truth, &ours)?;
+        count += 1.0;
+        Ok(())
+    })?;
+    match failure {
+        Some(error) => Err(error),
+        None => Ok((psnr_sum / count, ssim_sum / count)),
+    }
+}
+
+fn line(row: &Row) -> String {
+    let r = |value: Option<f64>| value.map_or("  - ".into(), |v| format!("{v:.2}"));
+    format!(
+        "{}: lip opening {} (other speech {}, other time {}), mouth PSNR {:.1} of {:.1} dB, SSIM {:.3} of {:.3}",
+        row.clip,
+        r(row.own_speech.opening_correlation),
+        r(row.other_speech.opening_correlation),
+        r(row.own_speech.opening_correlation_other_time),
+        row.own_speech.mouth_psnr,
+        row.autoencoder_mouth_psnr,
+        row.own_speech.mouth_ssim,
+        row.autoencoder_mouth_ssim
+    )
+}
+
+/// Means by corpus and over all clips.
+fn summary(rows: &[Row]) -> String {
+    let mut corpora: Vec<&str> = rows.iter().map(|row| row.corpus.as_str()).collect();
+    corpora.sort_unstable();
+    corpora.dedup();
+    let mut lines = vec![format!(
+        "{:<10} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "corpus", "clips", "opening", "wrong", "shifted", "range", "PSNR", "AE PSNR", "SSIM", "AE SSIM", "flicker", "s/frame"
+    )];
+    for corpus in corpora.into_iter().map(Some).chain([None]) {
+        let chosen: Vec<&Row> = rows.iter().filter(|row| corpus.is_none_or(|c| c == row.corpus)).collect();
+        let mean = |value: &dyn Fn(&Row) -> Option<f64>| {
+            let values: Vec<f64> = chosen.iter().filter_map(|row| value(row)).collect();
+            values.iter().sum::<f64>() / values.len() as f64
+        };
+        lines.push(format!(
+            "{:<10} {:>5} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.2} {:>8.2} {:>8.4} {:>8.4} {:>8.3} {:>8.3}",
+            corpus.unwrap_or("all"),
+            chosen.len(),
+            mean(&|r| r.own_speech.opening_correlation),
+            mean(&|r| r.other_speech.opening_correlation),
+            mean(&|r| r.own_speech.opening_correlation_other_time),
+            mean(&|r| r.own_speech.opening_range_ratio),
+            mean(&|r| Some(r.own_speech.mouth_psnr)),
+            mean(&|r| Some(r.autoencoder_mouth_psnr)),
+            mean(&|r| Some(r.own_speech.mouth_ssim)),
+            mean(&|r| Some(r.autoencoder_mouth_ssim)),
+            mean(&|r| Some(r.own_speech.flicker_ratio)),
+            mean(&|r| Some(r.seconds_per_frame)),
+        ));
+    }
+    lines.join("\n")
+}
