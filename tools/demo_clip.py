@@ -29,7 +29,7 @@ SEED = 20
 OWN_WORDS = "Good morning everyone. My name is Ada, and I am here to talk about the weather."
 OWN_VOICE = ["-v", "en-us+f3", "-s", "165", "-p", "45"]
 NEW_WORDS = "This face was drawn by a program, and now it says whatever you would like to hear."
-NEW_VOICE = ["-v", "en-gb", "-s", "160", "-p", "50"]
+NEW_VOICE = ["-v", "en-gb", "-s", "172", "-p", "50"]
 
 
 def linear(red, green, blue):
@@ -122,7 +122,7 @@ class HeadMap:
         rng = np.random.default_rng(SEED)
         noise = rng.standard_normal(self.x.shape).astype(np.float32)
         self.grain = (blur(noise, 1) + blur(noise, 2) * 2 + blur(noise, 5) * 2) * 0.5
-        self.strand = blur(rng.standard_normal((3, 4096)).astype(np.float32), 1) * 1.7
+        self.hair = self._hair(self.x, self.y, self._strands(rng))
 
     def draw(self, pose):
         """Fills `height` (outside the head -9) and `colour` (linear light) for a pose."""
@@ -132,9 +132,7 @@ class HeadMap:
         edge = self._outline(sx, sy, 0.87, 1.2)
         height = height + self._features(sx, sy, pose.blink) * smooth(1.0, 0.85, edge)
         albedo, gloss = self._skin(sx, sy, pose)
-        streak = self._strands()
-        hair, hair_height, hair_edge = self._hair(x, y, streak)
-        hair_height = hair_height + 0.006 * streak
+        hair, hair_height, hair_edge, streak = self.hair
         height = height * (1 - hair) + hair_height * hair
         albedo = mix(albedo, HAIR * (1 + 0.30 * streak[..., None]), hair)
         gloss = gloss * (1 - hair) + 0.25 * hair
@@ -277,19 +275,22 @@ class HeadMap:
         self.colour = mix(self.colour, inner, inside)
 
     def _hair(self, x, y, streak):
+        """How much hair covers each point, its height, its outline as `_outline` has it, and its streaks."""
         a = np.abs(x)
         side = smooth(0.56, 0.84, a)
         line = -0.80 + 0.10 * np.cos((x - 0.25) * 3.6) + 0.15 * a * a + 0.86 * side
         ragged = 0.012 * np.sin(x * 38 + 3 * np.sin(x * 17)) + 0.016 * streak * (1 - side)
         hair = smooth(-0.035, 0.035, line - y + ragged)
-        return hair, self._skull(x, y, 0.97, 1.34, 0.95) + 0.03, self._outline(x, y, 0.97, 1.34)
+        height = self._skull(x, y, 0.97, 1.34, 0.95) + 0.03 + 0.006 * streak
+        return hair, height, self._outline(x, y, 0.97, 1.34), streak
 
-    def _strands(self):
+    def _strands(self, rng):
         """Light and dark hairs that fan out from the parting."""
         dx, dy = self.x - 0.28, self.y + 1.75
         fan = np.arctan2(dx, dy) * 260 + 8 * np.sin(np.hypot(dx, dy) * 5) + 2000
-        places = np.arange(4096)
-        return sum(np.interp(fan * s, places, self.strand[i]) / (1 + i) for i, s in enumerate((0.15, 0.4, 1.0)))
+        strand, places = blur(rng.standard_normal((3, 4096)).astype(np.float32), 1) * 1.7, np.arange(4096)
+        streak = sum(np.interp(fan * s, places, strand[i]) / (1 + i) for i, s in enumerate((0.15, 0.4, 1.0)))
+        return streak.astype(np.float32)
 
     def _lit(self, height, albedo, gloss, hair, pose):
         px = self.DENSITY

@@ -83,7 +83,7 @@ pub fn rgb_to_tensor(rgb: &[u8], side: usize, device: &Device) -> Tensor<4> {
 pub fn tensor_to_rgb(picture: Tensor<4>) -> Vec<u8> {
     let [_, _, height, width] = picture.dims();
     let plane = height * width;
-    let values: Vec<f32> = picture.into_data().convert::<f32>().into_vec().expect("converted to f32");
+    let values: Vec<f32> = picture.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
     let mut rgb = vec![0u8; 3 * plane];
     for (i, pixel) in rgb.chunks_exact_mut(3).enumerate() {
         for (c, byte) in pixel.iter_mut().enumerate() {

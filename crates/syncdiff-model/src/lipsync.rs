@@ -91,8 +91,20 @@ impl LipSync {
     /// # Errors
     /// [`ModelError::Parameter`] when the parts of the configuration do not fit each other.
     pub fn random(config: &LipSyncConfig, seed: u64, device: &Device) -> ModelResult<Self> {
-        config.check()?;
+        let model = Self::unset(config, device)?;
         device.seed(seed);
+        // Parameters are drawn at first use; a copy draws them all now, in a fixed order.
+        Ok(Self {
+            autoencoder: model.autoencoder.clone(),
+            denoiser: model.denoiser.clone(),
+            speech: model.speech.clone(),
+            ..model
+        })
+    }
+
+    /// A model whose parameters are not drawn yet.
+    fn unset(config: &LipSyncConfig, device: &Device) -> ModelResult<Self> {
+        config.check()?;
         Ok(Self {
             autoencoder: Autoencoder::new(&config.autoencoder, device),
             denoiser: LatentDenoiser::new(&config.unet, config.priors, device),
@@ -126,7 +138,7 @@ impl LipSync {
     pub fn load(folder: &Path, device: &Device) -> ModelResult<Self> {
         let files = WeightsFolder::open(folder)?;
         let config = LipSyncConfig::from_toml(files.config_toml())?;
-        let model = Self::random(&config, 0, device)?;
+        let model = Self::unset(&config, device)?;
         let names = Names::of(&config);
         files.check(&[
             (module_shapes(&model.autoencoder, &names.autoencoder), &names.autoencoder),

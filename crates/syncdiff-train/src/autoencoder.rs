@@ -8,15 +8,16 @@
 use crate::error::TrainResult;
 use crate::images::{psnr, to_tensor, window};
 use crate::seeds::mix;
-use crate::trainer::{StepLoss, Task};
+use crate::trainer::{Shard, StepLoss, Task};
 use burn::tensor::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use syncdiff_model::autoencoder::Autoencoder;
 
 /// Frames to learn from.
-pub trait FrameSource {
+pub trait FrameSource: Sync {
     /// Side of the square frames in pixels.
     fn side(&self) -> usize;
 
@@ -59,10 +60,10 @@ pub struct AutoencoderTask<'a> {
 }
 
 impl AutoencoderTask<'_> {
-    fn batch(&self, step: u64, count: usize, size: usize) -> TrainResult<Tensor<4>> {
+    fn batch(&self, step: u64, samples: Range<usize>, size: usize) -> TrainResult<Tensor<4>> {
         let side = self.frames.side();
-        let pictures = (0..count as u64).map(|index| {
-            let seed = mix(self.seed, step, index);
+        let pictures = samples.map(|index| {
+            let seed = mix(self.seed, step, index as u64);
             let mut random = ChaCha8Rng::seed_from_u64(seed);
             let frame = self.frames.frame(seed)?;
             let (top, left) = (random.random_range(0..=side - size), random.random_range(0..=side - size));
@@ -88,11 +89,11 @@ impl Task<Autoencoder> for AutoencoderTask<'_> {
         }
         // As many latents of the data as there are codes, spread evenly over the batch.
         let codes = model.quantize.codebook().dims()[0];
-        let x = self.batch(u64::MAX, 16, self.settings.window)?;
+        let x = self.batch(u64::MAX, 0..16, self.settings.window)?;
         let z = model.encode(x.detach()).detach();
         let [batch, dim, height, width] = z.dims();
         let positions = batch * height * width;
-        let rows: Vec<f32> = z.permute([0, 2, 3, 1]).into_data().convert::<f32>().into_vec().expect("converted to f32");
+        let rows: Vec<f32> = z.permute([0, 2, 3, 1]).into_data().convert::<f32>().try_into_vec().expect("converted to f32");
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         let picked: Vec<f32> = (0..codes)
             .flat_map(|code| {
@@ -109,8 +110,12 @@ impl Task<Autoencoder> for AutoencoderTask<'_> {
         Ok(model)
     }
 
-    fn loss(&self, model: &Autoencoder, step: u64) -> TrainResult<StepLoss> {
-        let x = self.batch(step, self.batch_size, self.settings.window)?;
+    fn num_shards(&self) -> usize {
+        if self.batch_size.is_multiple_of(2) { 2 } else { 1 }
+    }
+
+    fn loss(&self, model: &Autoencoder, step: u64, shard: Shard) -> TrainResult<StepLoss> {
+        let x = self.batch(step, shard.range(self.batch_size), self.settings.window)?;
         let z = model.encode(x.clone());
         let (y, codebook_loss) = if step < self.settings.quantize_from {
             // A gentle pull to unit scale, so that the codebook's start is well spread.

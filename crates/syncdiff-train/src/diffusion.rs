@@ -7,7 +7,7 @@
 
 use crate::error::TrainResult;
 use crate::seeds::mix;
-use crate::trainer::{StepLoss, Task};
+use crate::trainer::{Shard, StepLoss, Task};
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
@@ -166,7 +166,7 @@ fn pick<'a>(clips: &'a [LatentClip], settings: &DiffusionTraining, random: &mut 
 }
 
 impl DiffusionTask<'_> {
-    fn gather(&self, picks: &[Pick<'_>], step: u64, device: &Device) -> Batch {
+    fn gather(&self, picks: &[Pick<'_>], first: u64, device: &Device) -> Batch {
         let Sizes { channels, side, speech, window } = self.sizes;
         let len = channels * side * side;
         let latents = |choose: &dyn Fn(&Pick<'_>) -> (usize, bool)| {
@@ -193,7 +193,7 @@ impl DiffusionTask<'_> {
         let sigma: Vec<f32> = picks.iter().map(|pick| pick.pose_sigma).collect();
         let sigma = Tensor::<4>::from_data(TensorData::new(sigma, [picks.len(), 1, 1, 1]), (device, DType::F32));
         let keys: Vec<NoiseKey> = (0..picks.len() as u64)
-            .map(|i| NoiseKey { seed: !self.seed, noise_use: NoiseUse::Training, index: step * picks.len() as u64 + i, step: 1 })
+            .map(|i| NoiseKey { seed: !self.seed, noise_use: NoiseUse::Training, index: first + i, step: 1 })
             .collect();
         let pose = latents(&|pick| (pick.previous, false)) + normal_batch(&keys, [channels, side, side], device) * sigma;
         Batch {
@@ -223,7 +223,7 @@ impl DiffusionTask<'_> {
         let s = &self.settings;
         let loss =
             diffusion_loss(&self.schedule, s.prediction, s.weighting, predicted, batch.target, noise, timesteps, Some(weights));
-        let each = loss.per_sample.into_data().convert::<f32>().into_vec().expect("converted to f32");
+        let each = loss.per_sample.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
         (loss.mean, each)
     }
 }
@@ -246,12 +246,17 @@ fn by_band(timesteps: &[usize], losses: &[f32]) -> Vec<(&'static str, f32)> {
 }
 
 impl Task<DenoiserStage> for DiffusionTask<'_> {
-    fn loss(&self, model: &DenoiserStage, step: u64) -> TrainResult<StepLoss> {
+    fn num_shards(&self) -> usize {
+        if self.batch_size.is_multiple_of(2) { 2 } else { 1 }
+    }
+
+    fn loss(&self, model: &DenoiserStage, step: u64, shard: Shard) -> TrainResult<StepLoss> {
         let mut random = ChaCha8Rng::seed_from_u64(mix(self.seed, step, 0));
         let picks: Vec<_> = (0..self.batch_size).map(|_| pick(self.clips, &self.settings, &mut random)).collect();
-        let batch = self.gather(&picks, step, &self.device);
-        let first = step * self.batch_size as u64;
-        let numbers: Vec<u64> = (first..first + self.batch_size as u64).collect();
+        let range = shard.range(self.batch_size);
+        let first = step * self.batch_size as u64 + range.start as u64;
+        let numbers: Vec<u64> = (first..first + range.len() as u64).collect();
+        let batch = self.gather(&picks[range], first, &self.device);
         let timesteps = uniform_timesteps(self.seed, &numbers, self.schedule.num_timesteps());
         let (loss, each) = self.batch_loss(model, batch, &timesteps, self.seed, first);
         Ok(StepLoss { loss, parts: by_band(&timesteps, &each) })

@@ -38,6 +38,14 @@ pub enum TrainError {
         /// The value.
         value: f32,
     },
+    /// The run was asked to stop; its checkpoint is written.
+    #[error("train: stopped at step {step} of {steps}; the same command goes on from there")]
+    Stopped {
+        /// Steps done.
+        step: u64,
+        /// Steps of the whole run.
+        steps: u64,
+    },
     /// A file of the run folder cannot be written or read.
     #[error("train: {path}: {reason}")]
     Io {

@@ -1,6 +1,6 @@
 //! Global gradient norm and clipping.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
@@ -43,4 +43,43 @@ pub(crate) fn clip_global_norm<M: Module>(model: &M, gradients: &mut GradientsPa
         model.visit(&mut Scale { gradients, factor });
     }
     norm
+}
+
+struct Leaves;
+
+impl ModuleMapper for Leaves {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|value| if value.is_require_grad() { value.detach().require_grad() } else { value })
+    }
+}
+
+/// The same parameters as leaves of a graph of their own, so that two threads can differentiate at once.
+pub(crate) fn own_leaves<M: Module>(model: &M) -> M {
+    model.clone().map(&mut Leaves)
+}
+
+struct Mean<'a> {
+    parts: &'a mut [GradientsParams],
+    mean: GradientsParams,
+}
+
+impl ModuleVisitor for Mean<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let factor = 1.0 / self.parts.len() as f64;
+        // In the order of the parts: the sum does not depend on which thread was first.
+        let sum = self.parts.iter_mut().filter_map(|part| part.remove::<D>(param.id)).reduce(|a, b| a + b);
+        if let Some(sum) = sum {
+            self.mean.register(param.id, sum * factor);
+        }
+    }
+}
+
+/// Mean of the gradients of equal parts of a batch.
+pub(crate) fn mean<M: Module>(model: &M, mut parts: Vec<GradientsParams>) -> GradientsParams {
+    if parts.len() == 1 {
+        return parts.remove(0);
+    }
+    let mut visitor = Mean { parts: &mut parts, mean: GradientsParams::new() };
+    model.visit(&mut visitor);
+    visitor.mean
 }

@@ -20,4 +20,4 @@ pub use diffusion::{DenoiserStage, DiffusionTask, DiffusionTraining, LatentClip,
 pub use error::{TrainError, TrainResult};
 pub use options::TrainOptions;
 pub use speech::{LIP_VALUES, LipReader, SpeechClip, SpeechTask};
-pub use trainer::{Clock, Stats, StepLoss, Task, Trained, train};
+pub use trainer::{Clock, Shard, Stats, StepLoss, Task, Trained, train};

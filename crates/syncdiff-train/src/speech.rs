@@ -6,7 +6,7 @@
 
 use crate::error::TrainResult;
 use crate::seeds::mix;
-use crate::trainer::{StepLoss, Task};
+use crate::trainer::{Shard, StepLoss, Task};
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -150,7 +150,7 @@ impl SpeechTask<'_> {
 }
 
 impl Task<LipReader> for SpeechTask<'_> {
-    fn loss(&self, model: &LipReader, step: u64) -> TrainResult<StepLoss> {
+    fn loss(&self, model: &LipReader, step: u64, _whole: Shard) -> TrainResult<StepLoss> {
         let mut random = ChaCha8Rng::seed_from_u64(mix(self.seed, step, 0));
         // Dropout draws from the device's generator, whose state cannot be saved: it starts anew at every step.
         self.device.seed(mix(self.seed, step, 1));
@@ -173,7 +173,7 @@ impl Task<LipReader> for SpeechTask<'_> {
             let batch = self.batch(&[clip], None, &device);
             let predicted = shadow.head.forward(shadow.audio.forward(batch.rows, Some(&batch.lengths)));
             let opening = predicted.narrow(2, LIP_VALUES - 1, 1).into_data().convert::<f32>();
-            let opening = opening.into_vec::<f32>().expect("converted to f32");
+            let opening = opening.try_into_vec::<f32>().expect("converted to f32");
             let pairs: Vec<(f32, f32)> = opening
                 .iter()
                 .zip(clip.shapes.iter().zip(&clip.valid))

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{Checkpoints, Position};
 use crate::error::{TrainError, TrainResult};
-use crate::gradients::clip_global_norm;
+use crate::gradients::{clip_global_norm, mean, own_leaves};
 use crate::options::TrainOptions;
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
@@ -21,14 +21,38 @@ pub struct StepLoss {
     pub parts: Vec<(&'static str, f32)>,
 }
 
+/// An equal part of a step's batch. Parts are differentiated by a thread each: most tensor operations of the CPU run on
+/// one thread, so that two parts keep two cores busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Which part.
+    pub index: usize,
+    /// How many parts.
+    pub count: usize,
+}
+
+impl Shard {
+    /// The part of `0..len` that is this shard's; `count` must divide `len`.
+    pub fn range(&self, len: usize) -> std::ops::Range<usize> {
+        let size = len / self.count;
+        self.index * size..(self.index + 1) * size
+    }
+}
+
 /// A model being trained: everything a step needs must be a function of the model, the data and the step number,
 /// so that a resumed run repeats an uninterrupted one.
-pub trait Task<M: Module> {
-    /// Loss of one step on the training data.
+pub trait Task<M: Module>: Sync {
+    /// Parts that a step's batch is cut into; 1 where a step draws from the device's random generator, which all
+    /// threads share.
+    fn num_shards(&self) -> usize {
+        1
+    }
+
+    /// Mean loss of one step over a part of its batch.
     ///
     /// # Errors
     /// When the data cannot be read.
-    fn loss(&self, model: &M, step: u64) -> TrainResult<StepLoss>;
+    fn loss(&self, model: &M, step: u64, shard: Shard) -> TrainResult<StepLoss>;
 
     /// Changes the model outside of the gradient (for example a codebook's start); called before each step.
     ///
@@ -117,10 +141,8 @@ pub fn train<M: Module + 'static>(
     while position.step < options.steps {
         let step = position.step;
         model = task.before_step(model, step)?;
-        let StepLoss { loss, parts } = task.loss(&model, step)?;
-        let value = loss.clone().into_scalar::<f32>();
+        let Differentiated { loss: value, parts, mut gradients } = differentiate(task, &model, step)?;
         finite(step, "loss", value)?;
-        let mut gradients = GradientsParams::from_grads(loss.backward(), &model);
         let norm = clip_global_norm(&model, &mut gradients, options.clip_norm);
         finite(step, "gradient norm", norm as f32)?;
         model = optimizer.step(options.rate_at(step), model, gradients);
@@ -143,6 +165,49 @@ pub fn train<M: Module + 'static>(
         }
     }
     Ok(Trained { model, shadow, step: position.step, seconds: position.seconds })
+}
+
+/// Loss and gradients of a whole step.
+struct Differentiated {
+    loss: f32,
+    parts: Vec<(&'static str, f32)>,
+    gradients: GradientsParams,
+}
+
+fn differentiate<M: Module>(task: &impl Task<M>, model: &M, step: u64) -> TrainResult<Differentiated> {
+    let count = task.num_shards();
+    let one = |model: &M, index: usize| -> TrainResult<Differentiated> {
+        let StepLoss { loss, parts } = task.loss(model, step, Shard { index, count })?;
+        let value = loss.clone().into_scalar::<f32>();
+        Ok(Differentiated { loss: value, parts, gradients: GradientsParams::from_grads(loss.backward(), model) })
+    };
+    if count == 1 {
+        return one(model, 0);
+    }
+    let results = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..count)
+            .map(|index| {
+                let leaves = own_leaves(model);
+                scope.spawn(move || one(&leaves, index))
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("a panic of a part is a panic of the step")).collect::<Vec<_>>()
+    });
+    let shards = results.into_iter().collect::<TrainResult<Vec<_>>>()?;
+    let mut all = Differentiated { loss: 0.0, parts: Vec::new(), gradients: GradientsParams::new() };
+    let mut gradients = Vec::with_capacity(count);
+    for shard in shards {
+        all.loss += shard.loss / count as f32;
+        for (name, value) in shard.parts {
+            match all.parts.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, sum)) => *sum = (*sum + value) / 2.0,
+                None => all.parts.push((name, value)),
+            }
+        }
+        gradients.push(shard.gradients);
+    }
+    all.gradients = mean(model, gradients);
+    Ok(all)
 }
 
 fn finite(step: u64, what: &'static str, value: f32) -> TrainResult<()> {

@@ -5,7 +5,9 @@
 
 use std::ops::Range;
 
-use syncdiff_face::{Affine, Alignment, FaceBox, FaceChoice, FaceError, FacesInFrame, SmoothOptions, Track, TrackTable};
+use syncdiff_face::{
+    Affine, Alignment, FaceBox, FaceChoice, FaceError, FacesInFrame, SmoothOptions, Track, TrackTable,
+};
 
 use crate::error::Outcome;
 
@@ -76,7 +78,9 @@ impl Faces {
                 FaceChoice::Point { frame, .. } if frame >= self.num_frames => {
                     format!("only {} frames were looked at, counted from 0", self.num_frames)
                 }
-                FaceChoice::Point { frame, .. } => format!("no face is there; frame {frame} holds {}", self.seen(frame)),
+                FaceChoice::Point { frame, .. } => {
+                    format!("no face is there; frame {frame} holds {}", self.seen(frame))
+                }
                 _ => format!("there is no such face; the clip shows {}", ids.join(", ")),
             };
             return Err(FaceError::NoSuchFace { choice: choice.to_string(), detail }.into());

@@ -42,7 +42,9 @@ impl Command {
         match self {
             Command::Generate(args) => args.progress,
             Command::Scan(args) => args.progress,
-            Command::Doctor(_) | Command::Models(_) | Command::Prepare(_) | Command::Train(_) | Command::Eval(_) => ProgressKind::None,
+            Command::Doctor(_) | Command::Models(_) | Command::Prepare(_) | Command::Train(_) | Command::Eval(_) => {
+                ProgressKind::None
+            }
         }
     }
 }

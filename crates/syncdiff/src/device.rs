@@ -29,9 +29,8 @@ impl FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            format!("`{text}` is no device; write auto, cpu, vulkan:N, cuda:N, metal:N, libtorch or libtorch:N")
-        };
+        let wrong =
+            || format!("`{text}` is no device; write auto, cpu, vulkan:N, cuda:N, metal:N, libtorch or libtorch:N");
         let (kind, number) = match text.split_once(':') {
             Some((kind, number)) => (kind, Some(number.parse::<usize>().map_err(|_| wrong())?)),
             None => (text, None),

@@ -131,6 +131,7 @@ impl Error {
                 TrainError::Data(error) => error.fault().exit_code(),
                 TrainError::Model(error) => model_exit_code(error),
                 TrainError::Parameter { .. } => 2,
+                TrainError::Stopped { .. } => 8,
                 TrainError::NotFinite { .. } => 1,
                 TrainError::Io { .. } => 7,
             },

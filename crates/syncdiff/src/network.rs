@@ -50,8 +50,7 @@ impl Recipe {
             what: format!("{config_path:?}: {cause}"),
             remedy: "use weights and program of the same release".into(),
         };
-        let config =
-            LipSyncConfig::from_toml(&read_text(&config_path)?).map_err(|error| foreign(error.to_string()))?;
+        let config = LipSyncConfig::from_toml(&read_text(&config_path)?).map_err(|error| foreign(error.to_string()))?;
         let keep_mask =
             config.keep_mask.parse().map_err(|error: syncdiff_face::FaceError| foreign(error.to_string()))?;
         let sampler = choose_sampler(&config.sampler, settings.sampler.as_deref(), settings.steps)?;
@@ -94,8 +93,9 @@ fn read_text(path: &Path) -> Outcome<String> {
     let wrong = |what: String| Error::Weights {
         stage: STAGE,
         what: format!("{path:?}: {what}"),
-        remedy: "name a folder of weights with --weights, or fetch it again; `syncdiff models list` shows what is there"
-            .into(),
+        remedy:
+            "name a folder of weights with --weights, or fetch it again; `syncdiff models list` shows what is there"
+                .into(),
     };
     let size = path.metadata().map_err(|error| wrong(error.to_string()))?.len();
     if size > MAX_TEXT_BYTES {

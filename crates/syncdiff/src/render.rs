@@ -121,7 +121,10 @@ pub fn render(
         }
     }
     if counts.frames != total {
-        return Err(Error::Internal { stage: "render", detail: format!("{} of {total} frames were made", counts.frames) });
+        return Err(Error::Internal {
+            stage: "render",
+            detail: format!("{} of {total} frames were made", counts.frames),
+        });
     }
     Ok(counts)
 }

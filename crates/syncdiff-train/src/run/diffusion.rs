@@ -1,6 +1,6 @@
 //! The denoiser's run.
 
-use super::{Report, RunInputs, autoencoder, speech};
+use super::{DataSettings, Report, RunInputs, autoencoder, speech};
 use crate::diffusion::{DenoiserStage, DiffusionTask, LatentClip, Sizes, position_weights};
 use crate::error::{TrainError, TrainResult};
 use crate::images::to_tensor;
@@ -23,6 +23,8 @@ use syncdiff_model::{LipSync, LipSyncConfig};
 pub const MODEL_FOLDER: &str = "model";
 /// Frames encoded at once.
 const ENCODE_BATCH: usize = 8;
+/// Held-out clips of one speaker that are encoded.
+const VALID_CLIPS_PER_SPEAKER: usize = 4;
 
 /// Trains the denoiser on latents of the frozen autoencoder and on rows of the frozen speech encoder. Latents are
 /// computed once and kept in `latents` (which another run with the same autoencoder and mask uses too). Writes a whole
@@ -65,8 +67,10 @@ pub fn diffusion(
         device: plain,
         config: &model_config,
     };
-    let clips = encoder.encode_all(inputs, "train")?;
-    let valid = encoder.encode_all(inputs, "valid")?;
+    let clips = encoder.encode_all(inputs, "train", &config.data)?;
+    // A few dozen held-out samples are drawn: a few clips of each speaker will do.
+    let few = DataSettings { max_clips_per_speaker: VALID_CLIPS_PER_SPEAKER, ..config.data.clone() };
+    let valid = encoder.encode_all(inputs, "valid", &few)?;
 
     let device = plain.clone().autodiff();
     device.seed(config.options.seed);
@@ -92,6 +96,7 @@ pub fn diffusion(
         schedule: Schedule::paper(),
     };
     let trained = train(&task, stage, &config.options, inputs.folder, inputs.clock, report)?;
+    inputs.finished(trained.step)?;
     let speech = SpeechEncoder { audio: listener.clone(), conditioner: trained.shadow.conditioner };
     let model = LipSync::from_parts(model_config, first_stage.clone(), trained.shadow.denoiser, speech, plain)?;
     let folder = inputs.folder.join(MODEL_FOLDER);
@@ -167,23 +172,30 @@ struct ClipEncoder<'a> {
     config: &'a LipSyncConfig,
 }
 
+fn latents(first_stage: &Autoencoder, crops: &[Vec<u8>], side: usize, device: &Device) -> Vec<f32> {
+    let encode = |part: &[Vec<u8>]| {
+        let z = first_stage.encode(to_tensor(part, side, device));
+        z.into_data().convert::<f32>().try_into_vec::<f32>().expect("converted to f32")
+    };
+    crops.chunks(ENCODE_BATCH).flat_map(encode).collect()
+}
+
 impl ClipEncoder<'_> {
-    fn latents(&self, crops: &[Vec<u8>]) -> Vec<f32> {
-        let encode = |part: &[Vec<u8>]| {
-            let z = self.first_stage.encode(to_tensor(part, self.config.crop_size, self.device));
-            z.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32")
-        };
-        crops.chunks(ENCODE_BATCH).flat_map(encode).collect()
-    }
 
     fn arrays(&self, clip: &Clip) -> TrainResult<Vec<(&'static str, Vec<f32>)>> {
         let crops: Vec<Vec<u8>> = (0..clip.num_frames()).map(|f| clip.frame(f).to_vec()).collect();
         let masked = crops.iter().map(|crop| self.mask.apply(crop)).collect::<TrainResult<Vec<_>>>()?;
-        Ok(vec![("target", self.latents(&crops)), ("masked", self.latents(&masked))])
+        // Much of an encoder pass runs on one thread: the two kinds of frames go side by side.
+        let (side, device, other) = (self.config.crop_size, self.device.clone(), self.first_stage.clone());
+        let (target, masked) = std::thread::scope(|scope| {
+            let masked = scope.spawn(move || latents(&other, &masked, side, &device));
+            (latents(self.first_stage, &crops, side, self.device), masked.join().expect("a panic is passed on"))
+        });
+        Ok(vec![("target", target), ("masked", masked)])
     }
 
-    fn encode_all(&self, inputs: &RunInputs<'_>, split: &str) -> TrainResult<Vec<LatentClip>> {
-        let chosen = inputs.config.data.choose(inputs.data, split)?;
+    fn encode_all(&self, inputs: &RunInputs<'_>, split: &str, choice: &DataSettings) -> TrainResult<Vec<LatentClip>> {
+        let chosen = choice.choose(inputs.data, split)?;
         self.store.fill(inputs.data, &chosen, |_, clip| self.arrays(clip))?;
         let len = self.store.key().shape.iter().product::<usize>();
         let mut frame = vec![0f32; len];
@@ -203,7 +215,7 @@ impl ClipEncoder<'_> {
             clips.push(LatentClip {
                 frames: plane("target")?,
                 masked: plane("masked")?,
-                speech: rows.into_data().convert::<f32>().into_vec().expect("converted to f32"),
+                speech: rows.into_data().convert::<f32>().try_into_vec().expect("converted to f32"),
                 valid: clip.valid().iter().map(|v| *v != 0).collect(),
             });
         }

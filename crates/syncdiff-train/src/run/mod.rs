@@ -55,6 +55,12 @@ impl RunInputs<'_> {
         }
         fs::write(&path, self.config.to_toml()?).map_err(|e| TrainError::io(&path, e))
     }
+
+    /// Results are written by a whole run only.
+    fn finished(&self, step: u64) -> TrainResult<()> {
+        let steps = self.config.options.steps;
+        if step < steps { Err(TrainError::Stopped { step, steps }) } else { Ok(()) }
+    }
 }
 
 /// Called with every line of the log; `false` ends the run after a checkpoint.

@@ -35,6 +35,7 @@ pub fn speech(inputs: &RunInputs<'_>, report: Report<'_>) -> TrainResult<PathBuf
         valid: &valid,
     };
     let trained = train(&task, model, &config.options, inputs.folder, inputs.clock, report)?;
+    inputs.finished(trained.step)?;
     let path = inputs.folder.join(SPEECH_FILE);
     save_safetensors(&module_tensors(&trained.shadow.audio, &names()), Storage::F32, &path)?;
     Ok(path)

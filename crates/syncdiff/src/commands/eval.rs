@@ -10,7 +10,9 @@ use syncdiff::report::write_json;
 use syncdiff::settings::{Composite, Silence};
 use syncdiff::{Error, GenerateSettings, Outcome, generate};
 use syncdiff_data::{ClipSource, read_manifest};
-use syncdiff_eval::{CROP, ClipFigures, SheetRow, compare, contact_sheet, measure_faces, mouth, psnr, read_frames, ssim};
+use syncdiff_eval::{
+    CROP, ClipFigures, SheetRow, compare, contact_sheet, measure_faces, mouth, psnr, read_frames, ssim,
+};
 use syncdiff_face::{Affine, FaceModels, KeepMask, PasteMask, paste_back, warp};
 use syncdiff_media::{Frame, LengthPolicy, Tools, write_png};
 use syncdiff_model::LipSync;
@@ -222,7 +224,18 @@ fn summary(rows: &[Row]) -> String {
     corpora.dedup();
     let mut lines = vec![format!(
         "{:<10} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
-        "corpus", "clips", "opening", "wrong", "shifted", "range", "PSNR", "AE PSNR", "SSIM", "AE SSIM", "flicker", "s/frame"
+        "corpus",
+        "clips",
+        "opening",
+        "wrong",
+        "shifted",
+        "range",
+        "PSNR",
+        "AE PSNR",
+        "SSIM",
+        "AE SSIM",
+        "flicker",
+        "s/frame"
     )];
     for corpus in corpora.into_iter().map(Some).chain([None]) {
         let chosen: Vec<&Row> = rows.iter().filter(|row| corpus.is_none_or(|c| c == row.corpus)).collect();

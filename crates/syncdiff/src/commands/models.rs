@@ -86,7 +86,9 @@ fn list(json: bool) -> Outcome<u8> {
     say(&format!("{:<8} {:>12} {:>6} {:>6}  weights", "preset", "parameters", "crop", "steps"));
     for preset in &presets {
         let there = match (&preset.folder, preset.name) {
-            (Some(folder), _) => format!("{} ({})", folder.display(), preset.licence.as_deref().unwrap_or("no licence")),
+            (Some(folder), _) => {
+                format!("{} ({})", folder.display(), preset.licence.as_deref().unwrap_or("no licence"))
+            }
             (None, "lite") => "not found".to_owned(),
             (None, _) => "not public; train them with your own data".to_owned(),
         };
@@ -140,9 +142,10 @@ fn download(python: &Path, scratch: &Path) -> Outcome<PathBuf> {
         MediaError::ToolMissing { program } => Error::Weights {
             stage: STAGE,
             what: format!("the program {program:?} was not found, and pip runs in it"),
-            remedy: "install Python 3 with pip (Debian or Ubuntu: `sudo apt-get install python3 python3-pip`), name it \
+            remedy:
+                "install Python 3 with pip (Debian or Ubuntu: `sudo apt-get install python3 python3-pip`), name it \
                      with --python, or give the wheel with --wheel FILE"
-                .to_owned(),
+                    .to_owned(),
         },
         other => failed(format!("pip: {other}")),
     })?;

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::Args;
-use syncdiff::progress::Cancel;
 use syncdiff::Outcome;
+use syncdiff::progress::Cancel;
 use syncdiff_data::{PrepareOptions, Progress, prepare, read_manifest, scan_folder};
 use syncdiff_face::FaceModels;
 use syncdiff_media::Tools;

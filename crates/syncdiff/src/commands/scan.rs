@@ -60,7 +60,10 @@ fn table(found: &Scan) -> String {
         found.cuts.len()
     )];
     if !found.faces.is_empty() {
-        lines.push(format!("{:>4} {:>7} {:>8} {:>8} {:>7}  {:<26} frame ranges", "id", "frames", "from s", "to s", "side px", "choices"));
+        lines.push(format!(
+            "{:>4} {:>7} {:>8} {:>8} {:>7}  {:<26} frame ranges",
+            "id", "frames", "from s", "to s", "side px", "choices"
+        ));
     }
     for face in &found.faces {
         let mut ranges: Vec<String> =

@@ -102,12 +102,12 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
         }
     };
     say(&format!("wrote {}", result.display()));
-    cancel.check()?;
     Ok(0)
 }
 
 fn line(stats: &Stats) -> String {
-    let figures = |parts: &[(&str, f32)]| parts.iter().map(|(name, value)| format!(" {name} {value:.4}")).collect::<String>();
+    let figures =
+        |parts: &[(&str, f32)]| parts.iter().map(|(name, value)| format!(" {name} {value:.4}")).collect::<String>();
     let mut text = format!(
         "step {}/{} loss {:.5} gradient {:.3} rate {:.2e} {:.0} s{}",
         stats.step,

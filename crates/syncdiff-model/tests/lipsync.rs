@@ -1,0 +1,133 @@
+//! The whole model at tiny size: parts, generation, weights folder.
+
+use burn::tensor::{Device, Tensor};
+use syncdiff_model::autoencoder::AutoencoderConfig;
+use syncdiff_model::audio::{AudioEncoderConfig, ConditioningConfig};
+use syncdiff_model::denoiser::{LatentDenoiser, PriorConfig};
+use syncdiff_model::diffusion::Sampler;
+use syncdiff_model::preset::PoseFeedback;
+use syncdiff_model::unet::UNetConfig;
+use syncdiff_model::weights::{Storage, module_shapes};
+use syncdiff_model::{LipSync, LipSyncConfig, ModelError};
+
+fn tiny() -> LipSyncConfig {
+    let lite = LipSyncConfig::lite();
+    LipSyncConfig {
+        name: "tiny".into(),
+        crop_size: 32,
+        autoencoder: AutoencoderConfig { ch: 8, n_embed: 64, norm_groups: 4, ..lite.autoencoder },
+        unet: UNetConfig { channel_mult: vec![1, 2], attention_resolutions: vec![2], context_dim: 16, ..lite.unet },
+        audio: AudioEncoderConfig { dim: 16, num_layers: 2, num_heads: 2, feed_forward_dim: 32, position_kernel: 8, position_groups: 2, ..lite.audio },
+        conditioning: ConditioningConfig { dim: 16, ..lite.conditioning },
+        sampler: Sampler { num_steps: 2, ..lite.sampler },
+        ..lite
+    }
+}
+
+fn speech(seconds: f32) -> Vec<i16> {
+    (0..(seconds * 16000.0) as usize).map(|i| ((i as f32 * 0.1).sin() * 5000.0 * (i as f32 * 0.001).sin()) as i16).collect()
+}
+
+fn crop(seed: u8) -> Vec<u8> {
+    (0..32 * 32 * 3).map(|i| (i as u8).wrapping_mul(7).wrapping_add(seed)).collect()
+}
+
+/// Three frames, the second after the first, as a user would.
+fn generate(model: &LipSync, seed: u64) -> Vec<Vec<u8>> {
+    let tokens = model.encode_speech(&speech(0.2), 5).unwrap();
+    let mut generator = model.generator(&crop(1), &model.config().sampler, seed).unwrap();
+    (0..3).map(|frame| generator.next(&crop(2), &tokens, frame).unwrap()).collect()
+}
+
+#[test]
+fn parameter_counts_of_the_paper() {
+    let config = LipSyncConfig::paper();
+    let names = LatentDenoiser::remap(&config.unet);
+    let denoiser = LatentDenoiser::new(&config.unet, config.priors, &Device::flex());
+    let count = |prefix: bool| -> usize {
+        module_shapes(&denoiser, &names)
+            .iter()
+            .filter(|(name, _)| name.starts_with("bottleneck") == prefix)
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum()
+    };
+    assert_eq!(count(false), 546_211_587);
+    assert_eq!(count(true), 4, "3 -> 1 with bias");
+    let rnd = UNetConfig { in_channels: PriorConfig::RND.in_channels(3), ..config.unet };
+    let rnd = LatentDenoiser::new(&rnd, PriorConfig::RND, &Device::flex());
+    let total: usize = module_shapes(&rnd, &names).values().map(|shape| shape.iter().product::<usize>()).sum();
+    assert_eq!(total, 546_209_283, "no bottleneck, nine channels in");
+}
+
+#[test]
+fn generation_is_a_function_of_its_seed_and_feeds_itself() {
+    let device = Device::flex();
+    let model = LipSync::random(&tiny(), 1, &device).unwrap();
+    let frames = generate(&model, 3);
+    assert_eq!(frames, generate(&model, 3));
+    assert_ne!(frames, generate(&model, 4));
+    assert_eq!(frames[0].len(), 32 * 32 * 3);
+    for feedback in [PoseFeedback::Decoded, PoseFeedback::Latent] {
+        let model = LipSync::random(&LipSyncConfig { feedback, ..tiny() }, 1, &device).unwrap();
+        assert_eq!(generate(&model, 3).len(), 3);
+    }
+}
+
+#[test]
+fn saved_weights_give_the_same_frames() {
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let model = LipSync::random(&tiny(), 1, &device).unwrap();
+    model.save(folder.path(), Storage::F32, "# tiny\n", "none").unwrap();
+    let loaded = LipSync::load(folder.path(), &device).unwrap();
+    assert_eq!(loaded.config(), model.config());
+    assert_eq!(generate(&loaded, 3), generate(&model, 3));
+
+    std::fs::write(folder.path().join("config.toml"), "name = 'other'").unwrap();
+    let error = LipSync::load(folder.path(), &device).unwrap_err();
+    assert!(matches!(error, ModelError::Weights { .. }), "{error}");
+}
+
+#[test]
+fn speech_in_parts_equals_speech_at_once_away_from_the_joints() {
+    let device = Device::flex();
+    let model = LipSync::random(&tiny(), 1, &device).unwrap();
+    let long = speech(62.0);
+    let tokens = model.encode_speech(&long, 1550).unwrap();
+    assert_eq!(tokens.num_frames(), 1550);
+    assert!(model.encode_speech(&[], 0).is_err());
+    assert_eq!(model.encode_speech(&[], 3).unwrap().num_frames(), 3, "no sound is silence");
+}
+
+#[test]
+fn misfit_calls_are_errors() {
+    let device = Device::flex();
+    let model = LipSync::random(&tiny(), 1, &device).unwrap();
+    let tokens = model.encode_speech(&speech(0.2), 5).unwrap();
+    assert!(model.generator(&crop(1)[..100], &model.config().sampler, 0).is_err());
+    let mut generator = model.generator(&crop(1), &model.config().sampler, 0).unwrap();
+    assert!(generator.next(&crop(1)[..100], &tokens, 0).is_err());
+    assert!(generator.next(&crop(1), &tokens, 5).unwrap_err().to_string().contains("5 frames"));
+}
+
+/// Normalising the latents changes what is stored, not what is decoded.
+#[test]
+fn normalised_latents_decode_as_before() {
+    let device = Device::flex();
+    let model = LipSync::random(&tiny(), 1, &device).unwrap();
+    let x = Tensor::random([2, 3, 32, 32], burn::tensor::Distribution::Uniform(-1.0, 1.0), &device);
+    let before = model.autoencoder.decode(model.autoencoder.encode(x.clone()));
+    let z = model.autoencoder.encode(x.clone());
+    let (mean, deviation) = ([0.1f32, -0.2, 0.3], [0.5f32, 0.25, 2.0]);
+    let scaled = model.autoencoder.clone().with_normalised_latents(&mean, &deviation);
+    let expected = (z.narrow(1, 1, 1) + 0.2) / 0.25;
+    let difference = (scaled.encode(x.clone()).narrow(1, 1, 1) - expected).abs().max().into_scalar::<f32>();
+    assert!(difference < 1e-4, "{difference}");
+    let difference = (scaled.decode_quantized(scaled.encode(x.clone()))
+        - model.autoencoder.decode_quantized(model.autoencoder.encode(x.clone())))
+    .abs()
+    .max()
+    .into_scalar::<f32>();
+    assert!(difference < 1e-4, "{difference}");
+    assert_eq!(scaled.decode(scaled.encode(x)).dims(), before.dims());
+}
