@@ -32,10 +32,14 @@ face-models: build
 demo: face-models
 	sh scripts/demo.sh
 
-test: face-models
+# The whole workspace is built first, with all its tests: built crate by crate, the tensor library would be compiled
+# once for each set of features.
+test: tools
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	$(CARGO) build --release --locked --workspace --all-targets
+	"$${CARGO_TARGET_DIR:-target}/release/syncdiff" models pull
 	$(CARGO) test --release --locked --workspace
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
 clean-demo:
 	rm -rf out/demo

@@ -68,8 +68,14 @@ def arch(t, power):
 
 def mix(a, b, amount):
     """`a` (H, W, 3) or a colour, replaced by `b` where `amount` (H, W) is 1."""
-    amount = amount[..., None]
-    return a * (1 - amount) + b * amount
+    rows, columns = np.flatnonzero((amount > 1e-4).any(1)), np.flatnonzero((amount > 1e-4).any(0))
+    mixed = np.array(np.broadcast_to(a, amount.shape + (3,)), np.float32)
+    if rows.size:
+        # Most features are small: only the box round them is worked on.
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        part = amount[box][..., None]
+        mixed[box] = mixed[box] * (1 - part) + (b[box] if b.ndim == 3 else b) * part
+    return mixed
 
 
 def blur(field, radius):
@@ -249,6 +255,8 @@ class HeadMap:
 
     def _eyes(self, x, y, pose):
         """The eyeballs, looking into the camera, drawn over the lit skin."""
+        band = np.abs(self.y[:, 0]) < 0.2
+        x, y, skin = x[band], y[band], self.colour[band]
         for side in (-1, 1):
             t, ey, upper, lower = self._lids(x, y, side, pose.blink)
             open_ = smooth(-0.004, 0.006, np.minimum(ey - upper, lower - ey)) * smooth(1.0, 0.93, np.abs(t))
@@ -261,7 +269,8 @@ class HeadMap:
             iris = mix(iris, np.zeros(3, np.float32), smooth(0.040, 0.033, r))
             ball = mix(ball, iris * (0.4 + shade[..., None]), smooth(0.086, 0.077, r))
             ball = mix(ball, np.full(3, 0.9, np.float32), smooth(0.017, 0.010, np.hypot(gx + 0.028, gy + 0.030)))
-            self.colour = mix(self.colour, ball, open_)
+            skin = mix(skin, ball, open_)
+        self.colour[band] = skin
 
     def _inner_mouth(self, x, y, inside, deep, pose):
         """The dark of the mouth, the upper teeth, which stay with the skull, and the tongue."""

@@ -9,6 +9,11 @@
 //! Everything handed out is plain slices: this crate knows no tensors, no training and no
 //! evaluation.
 
+// What a prepared clip is made of, for those who learn from it: its picture type, its masks, its lip landmarks.
+pub use syncdiff_face::lips::LIP_POINTS;
+pub use syncdiff_face::{KeepMask, KeepMaskKind};
+pub use syncdiff_media::Frame;
+
 mod atomic;
 pub mod augment;
 mod clip;

@@ -48,7 +48,11 @@ pub struct ClipFigures {
 ///
 /// # Errors
 /// A clip that cannot be decoded, and those of `each`.
-pub fn read_frames(tools: &Tools, path: &Path, mut each: impl FnMut(usize, &Frame) -> EvalResult<()>) -> EvalResult<usize> {
+pub fn read_frames(
+    tools: &Tools,
+    path: &Path,
+    mut each: impl FnMut(usize, &Frame) -> EvalResult<()>,
+) -> EvalResult<usize> {
     let info = probe(tools, path)?;
     let mut count = 0;
     for timed in FrameReader::open(tools, &info, &ReadOptions::default())? {
@@ -108,7 +112,8 @@ fn mouths(tools: &Tools, path: &Path, faces: &FaceSeries) -> EvalResult<Vec<Opti
 pub fn compare(tools: &Tools, models: &FaceModels, reference: &Path, generated: &Path) -> EvalResult<ClipFigures> {
     let truth = measure_faces(tools, models, reference)?;
     let ours = measure_faces(tools, models, generated)?;
-    let pairs: Vec<(f64, f64)> = truth.opening.iter().zip(&ours.opening).filter_map(|(a, b)| Some(((*a)?, (*b)?))).collect();
+    let pairs: Vec<(f64, f64)> =
+        truth.opening.iter().zip(&ours.opening).filter_map(|(a, b)| Some(((*a)?, (*b)?))).collect();
     let (a, b): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
 
     let (truth_mouths, our_mouths) = (mouths(tools, reference, &truth)?, mouths(tools, generated, &truth)?);

@@ -45,7 +45,8 @@ impl LipSync {
     pub fn generator(&self, identity_rgb_crop: &[u8], sampler: &Sampler, seed: u64) -> ModelResult<FrameGenerator<'_>> {
         sampler.check(&self.schedule)?;
         let identity = self.autoencoder.encode(self.crop_to_tensor(identity_rgb_crop)?);
-        let mut generator = FrameGenerator { model: self, sampler: *sampler, seed, identity, previous: VecDeque::new() };
+        let mut generator =
+            FrameGenerator { model: self, sampler: *sampler, seed, identity, previous: VecDeque::new() };
         generator.restart();
         Ok(generator)
     }
@@ -135,7 +136,8 @@ impl FrameGenerator<'_> {
         let context = model.speech.conditioner.tokens_of_frames(speech.rows(), &[model_frame]);
         let size = config.latent_size();
         let frame = [model_frame as u64];
-        let noise = start_noise(self.seed, config.noise, &frame, [config.autoencoder.z_channels, size, size], model.device());
+        let noise =
+            start_noise(self.seed, config.noise, &frame, [config.autoencoder.z_channels, size, size], model.device());
         let denoiser = model.denoiser.bind(&priors, context, config.prediction);
         let latent = self.sampler.sample(&denoiser, &model.schedule, noise, self.seed, &frame)?;
         lap(Phase::Denoise);

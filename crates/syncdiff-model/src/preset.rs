@@ -163,7 +163,8 @@ impl LipSyncConfig {
             return misfit("unet.out_channels", self.unet.out_channels, format!("the latent has {z} channels"));
         }
         if self.unet.context_dim != self.audio.dim || self.conditioning.dim != self.audio.dim {
-            let allowed = format!("audio.dim and conditioning.dim are {} and {}", self.audio.dim, self.conditioning.dim);
+            let allowed =
+                format!("audio.dim and conditioning.dim are {} and {}", self.audio.dim, self.conditioning.dim);
             return misfit("unet.context_dim", self.unet.context_dim, allowed);
         }
         let step = self.autoencoder.factor() << (self.unet.channel_mult.len() - 1);

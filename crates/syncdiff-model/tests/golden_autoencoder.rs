@@ -80,7 +80,14 @@ fn golden_autoencoder_normalisation_probes() {
 fn straight_through_gradient() {
     let device = Device::flex().autodiff();
     device.seed(3);
-    let config = AutoencoderConfig { ch: 8, ch_mult: vec![1, 2], num_res_blocks: 1, n_embed: 16, norm_groups: 4, ..AutoencoderConfig::paper() };
+    let config = AutoencoderConfig {
+        ch: 8,
+        ch_mult: vec![1, 2],
+        num_res_blocks: 1,
+        n_embed: 16,
+        norm_groups: 4,
+        ..AutoencoderConfig::paper()
+    };
     let model = Autoencoder::new(&config, &device);
     let x = Tensor::random([1, 3, 16, 16], burn::tensor::Distribution::Uniform(-1.0, 1.0), &device);
     let quantized = model.quantize.quantize_for_training(model.encode(x.clone()));

@@ -69,7 +69,8 @@ fn golden_unet_intermediates() {
             golden.assert_close(&format!("mid.{name}"), h.clone(), 5e-5, 1e-4);
             compared += 1;
         });
-        let stored = golden.io.keys().filter(|k| k.starts_with("mid.input_blocks") || k.starts_with("mid.output_blocks"));
+        let stored =
+            golden.io.keys().filter(|k| k.starts_with("mid.input_blocks") || k.starts_with("mid.output_blocks"));
         assert_eq!(compared, stored.count() + 1, "every stored block and the middle");
     }
 }

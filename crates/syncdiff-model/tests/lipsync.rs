@@ -1,8 +1,8 @@
 //! The whole model at tiny size: parts, generation, weights folder.
 
 use burn::tensor::{Device, Tensor};
-use syncdiff_model::autoencoder::AutoencoderConfig;
 use syncdiff_model::audio::{AudioEncoderConfig, ConditioningConfig};
+use syncdiff_model::autoencoder::AutoencoderConfig;
 use syncdiff_model::denoiser::{LatentDenoiser, PriorConfig};
 use syncdiff_model::diffusion::Sampler;
 use syncdiff_model::preset::PoseFeedback;
@@ -17,7 +17,15 @@ fn tiny() -> LipSyncConfig {
         crop_size: 32,
         autoencoder: AutoencoderConfig { ch: 8, n_embed: 64, norm_groups: 4, ..lite.autoencoder },
         unet: UNetConfig { channel_mult: vec![1, 2], attention_resolutions: vec![2], context_dim: 16, ..lite.unet },
-        audio: AudioEncoderConfig { dim: 16, num_layers: 2, num_heads: 2, feed_forward_dim: 32, position_kernel: 8, position_groups: 2, ..lite.audio },
+        audio: AudioEncoderConfig {
+            dim: 16,
+            num_layers: 2,
+            num_heads: 2,
+            feed_forward_dim: 32,
+            position_kernel: 8,
+            position_groups: 2,
+            ..lite.audio
+        },
         conditioning: ConditioningConfig { dim: 16, ..lite.conditioning },
         sampler: Sampler { num_steps: 2, ..lite.sampler },
         ..lite
@@ -25,7 +33,9 @@ fn tiny() -> LipSyncConfig {
 }
 
 fn speech(seconds: f32) -> Vec<i16> {
-    (0..(seconds * 16000.0) as usize).map(|i| ((i as f32 * 0.1).sin() * 5000.0 * (i as f32 * 0.001).sin()) as i16).collect()
+    (0..(seconds * 16000.0) as usize)
+        .map(|i| ((i as f32 * 0.1).sin() * 5000.0 * (i as f32 * 0.001).sin()) as i16)
+        .collect()
 }
 
 fn crop(seed: u8) -> Vec<u8> {

@@ -93,7 +93,8 @@ impl Task<Autoencoder> for AutoencoderTask<'_> {
         let z = model.encode(x.detach()).detach();
         let [batch, dim, height, width] = z.dims();
         let positions = batch * height * width;
-        let rows: Vec<f32> = z.permute([0, 2, 3, 1]).into_data().convert::<f32>().try_into_vec().expect("converted to f32");
+        let rows: Vec<f32> =
+            z.permute([0, 2, 3, 1]).into_data().convert::<f32>().try_into_vec().expect("converted to f32");
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         let picked: Vec<f32> = (0..codes)
             .flat_map(|code| {

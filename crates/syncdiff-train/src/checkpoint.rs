@@ -112,7 +112,9 @@ fn load<M: Module>(folder: &Path, model: &M, optimizer: ModuleOptimizer) -> Trai
     Ok(Restored {
         model: model.clone().try_load_file(folder.join("model.bpk")).map_err(|e| TrainError::io(folder, e))?,
         shadow: shadow.try_load_file(folder.join("ema.bpk")).map_err(|e| TrainError::io(folder, e))?,
-        optimizer: optimizer.load(folder.join("optimizer.bpk")).map_err(|e| TrainError::io(folder, format!("{e:?}")))?,
+        optimizer: optimizer
+            .load(folder.join("optimizer.bpk"))
+            .map_err(|e| TrainError::io(folder, format!("{e:?}")))?,
         position,
     })
 }

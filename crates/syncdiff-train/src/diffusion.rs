@@ -174,7 +174,9 @@ impl DiffusionTask<'_> {
             for pick in picks {
                 let (frame, masked) = choose(pick);
                 let from = if masked { &pick.clip.masked } else { &pick.clip.frames };
-                values.extend(from[frame * len..(frame + 1) * len].iter().map(|&bits| half::f16::from_bits(bits).to_f32()));
+                values.extend(
+                    from[frame * len..(frame + 1) * len].iter().map(|&bits| half::f16::from_bits(bits).to_f32()),
+                );
             }
             Tensor::<4>::from_data(TensorData::new(values, [picks.len(), channels, side, side]), (device, DType::F32))
         };
@@ -195,7 +197,8 @@ impl DiffusionTask<'_> {
         let keys: Vec<NoiseKey> = (0..picks.len() as u64)
             .map(|i| NoiseKey { seed: !self.seed, noise_use: NoiseUse::Training, index: first + i, step: 1 })
             .collect();
-        let pose = latents(&|pick| (pick.previous, false)) + normal_batch(&keys, [channels, side, side], device) * sigma;
+        let pose =
+            latents(&|pick| (pick.previous, false)) + normal_batch(&keys, [channels, side, side], device) * sigma;
         Batch {
             target: latents(&|pick| (pick.target, false)),
             priors: VisualPriors {
@@ -208,7 +211,14 @@ impl DiffusionTask<'_> {
     }
 
     /// Weighted loss of a batch, and of each sample alone.
-    fn batch_loss(&self, model: &DenoiserStage, batch: Batch, timesteps: &[usize], seed: u64, first: u64) -> (Tensor<1>, Vec<f32>) {
+    fn batch_loss(
+        &self,
+        model: &DenoiserStage,
+        batch: Batch,
+        timesteps: &[usize],
+        seed: u64,
+        first: u64,
+    ) -> (Tensor<1>, Vec<f32>) {
         let Sizes { channels, side, .. } = self.sizes;
         let device = batch.target.device();
         let keys: Vec<NoiseKey> = (0..timesteps.len() as u64)
@@ -221,8 +231,16 @@ impl DiffusionTask<'_> {
         let weights = TensorData::new(self.weights.clone(), [1, 1, side, side]);
         let weights = Tensor::<4>::from_data(weights, (&device, DType::F32));
         let s = &self.settings;
-        let loss =
-            diffusion_loss(&self.schedule, s.prediction, s.weighting, predicted, batch.target, noise, timesteps, Some(weights));
+        let loss = diffusion_loss(
+            &self.schedule,
+            s.prediction,
+            s.weighting,
+            predicted,
+            batch.target,
+            noise,
+            timesteps,
+            Some(weights),
+        );
         let each = loss.per_sample.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
         (loss.mean, each)
     }
@@ -267,7 +285,8 @@ impl Task<DenoiserStage> for DiffusionTask<'_> {
     fn validate(&self, shadow: &DenoiserStage) -> TrainResult<Vec<(&'static str, f32)>> {
         let device = self.device.clone().inner();
         let (count, size) = (64, 16);
-        let settings = DiffusionTraining { pose_dropout: 0.0, pose_shuffle: 0.0, pose_noise: 0.0, ..self.settings.clone() };
+        let settings =
+            DiffusionTraining { pose_dropout: 0.0, pose_shuffle: 0.0, pose_noise: 0.0, ..self.settings.clone() };
         let mut random = ChaCha8Rng::seed_from_u64(7);
         let (mut right, mut wrong) = (0.0, 0.0);
         for part in 0..count / size {

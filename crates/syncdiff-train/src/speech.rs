@@ -98,8 +98,11 @@ fn features(samples: &[i16], frames: usize, random: Option<&mut ChaCha8Rng>) -> 
                 samples.to_vec()
             };
             bands = log_filterbank(&noisy);
-            let (tilt, bend, phase) =
-                (random.random_range(-1.5..1.5f32), random.random_range(-1.0..1.0f32), random.random_range(0.0..6.3f32));
+            let (tilt, bend, phase) = (
+                random.random_range(-1.5..1.5f32),
+                random.random_range(-1.0..1.0f32),
+                random.random_range(0.0..6.3f32),
+            );
             for frame in &mut bands {
                 for (i, band) in frame.iter_mut().enumerate() {
                     let x = i as f32 / 25.0;
@@ -130,7 +133,11 @@ impl SpeechTask<'_> {
         let time = *lengths.iter().max().expect("at least one clip");
         let (mut rows, mut shapes, mut weights) = (Vec::new(), Vec::new(), Vec::new());
         for (clip, &length) in clips.iter().zip(&lengths) {
-            let mut part = features(&clip.samples[..(length * SAMPLES_PER_ROW).min(clip.samples.len())], length, random.as_deref_mut());
+            let mut part = features(
+                &clip.samples[..(length * SAMPLES_PER_ROW).min(clip.samples.len())],
+                length,
+                random.as_deref_mut(),
+            );
             part.resize(time * FEATURES_PER_ROW, 0.0);
             rows.extend(part);
             for t in 0..time {
@@ -154,7 +161,8 @@ impl Task<LipReader> for SpeechTask<'_> {
         let mut random = ChaCha8Rng::seed_from_u64(mix(self.seed, step, 0));
         // Dropout draws from the device's generator, whose state cannot be saved: it starts anew at every step.
         self.device.seed(mix(self.seed, step, 1));
-        let clips: Vec<_> = (0..self.batch_size).map(|_| &self.clips[random.random_range(0..self.clips.len())]).collect();
+        let clips: Vec<_> =
+            (0..self.batch_size).map(|_| &self.clips[random.random_range(0..self.clips.len())]).collect();
         let batch = self.batch(&clips, Some(&mut random), &self.device);
         let predicted = model.head.forward(model.audio.forward(batch.rows, Some(&batch.lengths)));
         let error = (predicted - batch.shapes).powi_scalar(2) * batch.weights.clone();

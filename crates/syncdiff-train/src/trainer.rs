@@ -191,7 +191,10 @@ fn differentiate<M: Module>(task: &impl Task<M>, model: &M, step: u64) -> TrainR
                 scope.spawn(move || one(&leaves, index))
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().expect("a panic of a part is a panic of the step")).collect::<Vec<_>>()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a panic of a part is a panic of the step"))
+            .collect::<Vec<_>>()
     });
     let shards = results.into_iter().collect::<TrainResult<Vec<_>>>()?;
     let mut all = Differentiated { loss: 0.0, parts: Vec::new(), gradients: GradientsParams::new() };

@@ -53,7 +53,14 @@ impl FrameSource for Pictures {
 fn autoencoder_task(device: &Device) -> (AutoencoderTask<'static>, Autoencoder) {
     let device = device.clone().autodiff();
     device.seed(5);
-    let config = AutoencoderConfig { ch: 8, ch_mult: vec![1, 2], num_res_blocks: 1, n_embed: 32, norm_groups: 4, ..AutoencoderConfig::paper() };
+    let config = AutoencoderConfig {
+        ch: 8,
+        ch_mult: vec![1, 2],
+        num_res_blocks: 1,
+        n_embed: 32,
+        norm_groups: 4,
+        ..AutoencoderConfig::paper()
+    };
     let model = Autoencoder::new(&config, &device);
     let settings = AutoencoderTraining { window: 16, quantize_from: 4, edge_weight: 0.5, codebook_weight: 1.0 };
     (AutoencoderTask { settings, batch_size: 2, seed: 5, device, frames: &Pictures, valid: &Pictures }, model)
@@ -136,7 +143,13 @@ fn diffusion_task<'a>(device: &Device, clips: &'a [LatentClip]) -> (DiffusionTas
     (task, stage)
 }
 
-fn run<M: Module + 'static>(task: &impl Task<M>, model: M, options: &TrainOptions, folder: &Path, stop_at: u64) -> (M, M, Vec<f32>) {
+fn run<M: Module + 'static>(
+    task: &impl Task<M>,
+    model: M,
+    options: &TrainOptions,
+    folder: &Path,
+    stop_at: u64,
+) -> (M, M, Vec<f32>) {
     let mut losses = Vec::new();
     let mut report = |stats: &Stats| {
         losses.push(stats.loss);

@@ -68,9 +68,8 @@ impl AttnBlock {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, channels, height, width] = x.dims();
         let normed = self.norm.forward(x.clone());
-        let tokens = |conv: &Conv1x1| {
-            conv.forward(normed.clone()).reshape([batch, channels, height * width]).swap_dims(1, 2)
-        };
+        let tokens =
+            |conv: &Conv1x1| conv.forward(normed.clone()).reshape([batch, channels, height * width]).swap_dims(1, 2);
         let h = attend(tokens(&self.q), tokens(&self.k), tokens(&self.v), 1);
         let h = h.swap_dims(1, 2).reshape([batch, channels, height, width]);
         x + self.proj_out.forward(h)
@@ -118,7 +117,13 @@ pub(super) struct Level {
 }
 
 impl Level {
-    fn blocks(config: &AutoencoderConfig, input: usize, output: usize, count: usize, device: &Device) -> Vec<ResnetBlock> {
+    fn blocks(
+        config: &AutoencoderConfig,
+        input: usize,
+        output: usize,
+        count: usize,
+        device: &Device,
+    ) -> Vec<ResnetBlock> {
         (0..count).map(|i| ResnetBlock::new(config, if i == 0 { input } else { output }, output, device)).collect()
     }
 

@@ -25,7 +25,15 @@ pub struct AutoencoderConfig {
 impl AutoencoderConfig {
     /// VQ-f4 of latent-diffusion: 55,322,782 parameters.
     pub fn paper() -> Self {
-        Self { in_channels: 3, z_channels: 3, ch: 128, ch_mult: vec![1, 2, 4], num_res_blocks: 2, n_embed: 8192, norm_groups: 32 }
+        Self {
+            in_channels: 3,
+            z_channels: 3,
+            ch: 128,
+            ch_mult: vec![1, 2, 4],
+            num_res_blocks: 2,
+            n_embed: 8192,
+            norm_groups: 32,
+        }
     }
 
     /// Pixels per latent position along one axis.

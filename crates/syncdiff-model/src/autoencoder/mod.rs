@@ -14,9 +14,9 @@ pub use quantizer::{Quantized, Quantizer};
 
 use crate::nn::{Conv1x1, Conv3, GroupNorm};
 use blocks::{EPS, Level, Mid};
-use quantizer::learn;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
+use quantizer::learn;
 
 /// Pixels to pre-quantisation latents.
 #[derive(Module, Debug)]

@@ -84,10 +84,7 @@ impl Conv1x1 {
 
     /// All zeros.
     pub fn zeros(in_channels: usize, out_channels: usize, device: &Device) -> Self {
-        Self {
-            weight: zeros([out_channels, in_channels, 1, 1], device),
-            bias: zeros([out_channels], device),
-        }
+        Self { weight: zeros([out_channels, in_channels, 1, 1], device), bias: zeros([out_channels], device) }
     }
 
     /// # Shapes
@@ -103,7 +100,10 @@ impl Conv1x1 {
 /// [batch, channels, height, width] -> [batch, channels, 2 height, 2 width]
 pub fn upsample_nearest_2x(x: Tensor<4>) -> Tensor<4> {
     let [batch, channels, height, width] = x.dims();
-    x.reshape([batch * channels, height, 1, width, 1])
-        .expand([batch * channels, height, 2, width, 2])
-        .reshape([batch, channels, 2 * height, 2 * width])
+    x.reshape([batch * channels, height, 1, width, 1]).expand([batch * channels, height, 2, width, 2]).reshape([
+        batch,
+        channels,
+        2 * height,
+        2 * width,
+    ])
 }

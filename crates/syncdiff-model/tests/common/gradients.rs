@@ -20,7 +20,11 @@ impl ModuleMapper for Swap<'_> {
 }
 
 /// name on disk -> (values, shape), in PyTorch's layout; parameters without a gradient are left out.
-pub(crate) fn gradients_by_name<M: Module>(module: &M, grads: &Gradients, remap: &Remap) -> BTreeMap<String, (Vec<f32>, Vec<usize>)> {
+pub(crate) fn gradients_by_name<M: Module>(
+    module: &M,
+    grads: &Gradients,
+    remap: &Remap,
+) -> BTreeMap<String, (Vec<f32>, Vec<usize>)> {
     let swapped = module.clone().map(&mut Swap(grads));
     module_tensors(&swapped, remap)
         .into_iter()

@@ -84,7 +84,8 @@ fn normalised(model: Autoencoder, crops: &Crops<'_>, inputs: &RunInputs<'_>) -> 
         let frames = (0..8).map(|i| crops.frame(mix(11, part, i))).collect::<TrainResult<Vec<_>>>()?;
         let z = model.encode(to_tensor(&frames, crops.side, inputs.device));
         let [batch, channels, height, width] = z.dims();
-        let values = z.permute([1, 0, 2, 3]).into_data().convert::<f32>().try_into_vec::<f32>().expect("converted to f32");
+        let values =
+            z.permute([1, 0, 2, 3]).into_data().convert::<f32>().try_into_vec::<f32>().expect("converted to f32");
         sum.resize(channels, 0f64);
         squares.resize(channels, 0f64);
         for (c, plane) in values.chunks(batch * height * width).enumerate() {

@@ -26,7 +26,11 @@ impl DataSettings {
         let entry = |clip: &usize| -> &ClipEntry { &data.clips()[*clip] };
         let mut chosen = Vec::new();
         for speaker in all.chunk_by(|a, b| entry(a).speaker == entry(b).speaker) {
-            let count = if self.max_clips_per_speaker == 0 { speaker.len() } else { self.max_clips_per_speaker.min(speaker.len()) };
+            let count = if self.max_clips_per_speaker == 0 {
+                speaker.len()
+            } else {
+                self.max_clips_per_speaker.min(speaker.len())
+            };
             chosen.extend((0..count).map(|i| speaker[i * speaker.len() / count]));
         }
         if chosen.is_empty() {

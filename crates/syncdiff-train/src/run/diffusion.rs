@@ -7,9 +7,7 @@ use crate::images::to_tensor;
 use crate::trainer::train;
 use burn::tensor::Device;
 use std::path::{Path, PathBuf};
-use syncdiff_data::{Clip, LatentKey, LatentStore, LatentType};
-use syncdiff_face::{KeepMask, KeepMaskKind};
-use syncdiff_media::Frame;
+use syncdiff_data::{Clip, Frame, KeepMask, KeepMaskKind, LatentKey, LatentStore, LatentType};
 use syncdiff_model::audio::{AudioEncoder, speech_rows};
 use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::denoiser::LatentDenoiser;
@@ -57,8 +55,7 @@ pub fn diffusion(
         &open_safetensors(autoencoder_file)?,
         &autoencoder::names(),
     )?;
-    let listener =
-        load_into(model_config.audio.init(plain)?, &open_safetensors(speech_file)?, &speech::names())?;
+    let listener = load_into(model_config.audio.init(plain)?, &open_safetensors(speech_file)?, &speech::names())?;
     let encoder = ClipEncoder {
         first_stage: &first_stage,
         listener: &listener,
@@ -122,7 +119,8 @@ impl FixedMask {
             return Err(TrainError::Parameter {
                 name: "keep_mask",
                 value: config.keep_mask.clone(),
-                allowed: "training on cached latents needs a mask that is the same for every frame: aligned_fixed".into(),
+                allowed: "training on cached latents needs a mask that is the same for every frame: aligned_fixed"
+                    .into(),
             });
         }
         Ok(Self { mask: KeepMask::aligned_fixed(config.crop_size), size: config.crop_size })
@@ -181,7 +179,6 @@ fn latents(first_stage: &Autoencoder, crops: &[Vec<u8>], side: usize, device: &D
 }
 
 impl ClipEncoder<'_> {
-
     fn arrays(&self, clip: &Clip) -> TrainResult<Vec<(&'static str, Vec<f32>)>> {
         let crops: Vec<Vec<u8>> = (0..clip.num_frames()).map(|f| clip.frame(f).to_vec()).collect();
         let masked = crops.iter().map(|crop| self.mask.apply(crop)).collect::<TrainResult<Vec<_>>>()?;

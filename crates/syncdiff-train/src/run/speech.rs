@@ -5,8 +5,7 @@ use crate::error::TrainResult;
 use crate::speech::{LIP_VALUES, LipReader, SpeechClip, SpeechTask};
 use crate::trainer::train;
 use std::path::PathBuf;
-use syncdiff_data::{Clip, Dataset};
-use syncdiff_face::lips::LIP_POINTS;
+use syncdiff_data::{Clip, Dataset, LIP_POINTS};
 use syncdiff_model::audio::AudioEncoder;
 use syncdiff_model::weights::{Remap, Storage, folder::save_safetensors, module_tensors};
 

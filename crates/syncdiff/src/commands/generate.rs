@@ -10,7 +10,7 @@ use syncdiff::{Error, GenerateSettings, Outcome, generate};
 use syncdiff_media::Tools;
 
 use crate::cli::GenerateArgs;
-use crate::terminal::{Display, event, say};
+use crate::terminal::{Display, ProgressKind, event, say};
 use crate::{folders, system};
 
 pub(crate) fn run(args: GenerateArgs, cancel: &Cancel) -> Outcome<u8> {
@@ -45,7 +45,9 @@ pub(crate) fn run(args: GenerateArgs, cancel: &Cancel) -> Outcome<u8> {
         for warning in &report.warnings {
             eprintln!("warning: {warning}");
         }
-        eprintln!("{}", summary(&report));
+        if progress != ProgressKind::None {
+            eprintln!("{}", summary(&report));
+        }
     }
     say(&result.to_string_lossy());
     Ok(0)
