@@ -412,7 +412,8 @@ class Picture:
 def nearest(field, u, v):
     """`field` at the grid points nearest to (u, v)."""
     rows, columns = field.shape[:2]
-    return field[np.clip((v + 0.5).astype(np.int32), 0, rows - 1), np.clip((u + 0.5).astype(np.int32), 0, columns - 1)]
+    row, column = (v + 0.5).astype(np.int32), (u + 0.5).astype(np.int32)
+    return field[np.clip(row, 0, rows - 1), np.clip(column, 0, columns - 1)]
 
 
 def bilinear(field, u, v):
@@ -500,8 +501,9 @@ def main():
         speak(NEW_WORDS, NEW_VOICE, args.out / "speech.wav")
         size = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{SIZE}x{SIZE}", "-r", str(FPS), "-i", "-"]
         # The matrix is named, since players disagree on what an unnamed one means for small pictures.
-        video = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709", "-color_primaries", "bt709"]
-        video += ["-color_trc", "bt709", "-c:v", "libx264", "-preset", "slow", "-crf", "20", "-pix_fmt", "yuv420p"]
+        video = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709"]
+        video += ["-color_primaries", "bt709", "-color_trc", "bt709"]
+        video += ["-c:v", "libx264", "-preset", "slow", "-crf", "20", "-pix_fmt", "yuv420p"]
         sound = ["-af", "apad", "-t", str(FRAMES / FPS), "-c:a", "aac", "-b:a", "64k"]
         tidy = ["-threads", "1", "-map_metadata", "-1", "-fflags", "+bitexact", "-movflags", "+faststart"]
         target = ["-map", "0:v", "-map", "1:a", *video, *sound, *tidy, str(args.out / "face.mp4")]

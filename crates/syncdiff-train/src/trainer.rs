@@ -124,6 +124,8 @@ pub fn train<M: Module + 'static>(
     report: &mut dyn FnMut(&Stats) -> bool,
 ) -> TrainResult<Trained<M>> {
     let checkpoints = Checkpoints::new(run, options.keep_checkpoints)?;
+    // Parameters are drawn at first use; a copy draws them all before a step can seed the generator anew.
+    let model = model.clone();
     let new_optimizer = || -> ModuleOptimizer {
         AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(options.weight_decay as f32).init()
     };

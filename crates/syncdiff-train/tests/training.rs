@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Device;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use syncdiff_model::LipSyncConfig;
 use syncdiff_model::audio::AudioEncoderConfig;
 use syncdiff_model::autoencoder::{Autoencoder, AutoencoderConfig};
@@ -14,6 +15,12 @@ use syncdiff_train::{
     AutoencoderTask, AutoencoderTraining, DenoiserStage, DiffusionTask, DiffusionTraining, FrameSource, LIP_VALUES,
     LatentClip, LipReader, Shard, Sizes, SpeechClip, SpeechTask, Stats, Task, TrainOptions, TrainResult, train,
 };
+
+/// The tensor library has one random generator for the whole process: tests that draw from it take turns.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn options(steps: u64, batch_size: usize) -> TrainOptions {
     TrainOptions {
@@ -199,6 +206,7 @@ impl<M: Module> Task<M> for Borrowed<'_, M> {
 
 #[test]
 fn autoencoder_resume_is_exact() {
+    let _turn = turn();
     let device = Device::flex();
     assert_exact_resume(|| {
         let (task, model) = autoencoder_task(&device);
@@ -208,6 +216,7 @@ fn autoencoder_resume_is_exact() {
 
 #[test]
 fn speech_resume_is_exact() {
+    let _turn = turn();
     let device = Device::flex();
     let clips: &'static [SpeechClip] = Box::leak(speech_clips().into_boxed_slice());
     assert_exact_resume(|| {
@@ -218,6 +227,7 @@ fn speech_resume_is_exact() {
 
 #[test]
 fn diffusion_resume_is_exact() {
+    let _turn = turn();
     let device = Device::flex();
     let clips: &'static [LatentClip] = Box::leak(latent_clips().into_boxed_slice());
     assert_exact_resume(|| {
@@ -229,6 +239,7 @@ fn diffusion_resume_is_exact() {
 /// A damaged newest checkpoint is passed over for the one before it.
 #[test]
 fn resume_survives_a_damaged_checkpoint() {
+    let _turn = turn();
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
     let options = TrainOptions { checkpoint_every: 2, ..options(4, 2) };
@@ -243,6 +254,7 @@ fn resume_survives_a_damaged_checkpoint() {
 
 #[test]
 fn losses_fall_on_two_pictures_and_on_one_clip() {
+    let _turn = turn();
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
     let (task, model) = autoencoder_task(&device);

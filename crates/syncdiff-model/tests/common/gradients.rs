@@ -1,4 +1,5 @@
 //! Gradients of a module's parameters under their names on disk.
+#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 
