@@ -14,4 +14,4 @@ mod simd;
 
 pub use conv::Conv3x3;
 pub use nearest::nearest_rows;
-pub use ops::{conv1x1, conv3x3, geglu, group_norm, silu};
+pub use ops::{KernelOps, conv1x1, conv3x3, geglu, group_norm, silu};

@@ -47,7 +47,7 @@ impl FrameSource for Pictures {
         16
     }
     fn frame(&self, seed: u64) -> TrainResult<Vec<u8>> {
-        let turn = seed % 2 == 0;
+        let turn = seed.is_multiple_of(2);
         let pixel = |i: usize| {
             let (x, y) = (i % 16, i / 16);
             let (a, b) = if turn { (x, y) } else { (y, x) };

@@ -8,7 +8,7 @@ use crate::trainer::train;
 use burn::tensor::Device;
 use std::path::{Path, PathBuf};
 use syncdiff_data::{Clip, Frame, KeepMask, KeepMaskKind, LatentKey, LatentStore, LatentType};
-use syncdiff_model::audio::{AudioEncoder, speech_rows};
+use syncdiff_model::audio::{AudioEncoder, Conditioner, speech_rows};
 use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::denoiser::LatentDenoiser;
 use syncdiff_model::diffusion::Schedule;
@@ -36,6 +36,7 @@ pub fn diffusion(
     speech_file: &Path,
     latents: &Path,
     licence: &str,
+    init_from: Option<&Path>,
     report: Report<'_>,
 ) -> TrainResult<PathBuf> {
     let config = inputs.config;
@@ -71,10 +72,18 @@ pub fn diffusion(
 
     let device = plain.clone().autodiff();
     device.seed(config.options.seed);
-    let stage = DenoiserStage {
+    let mut stage = DenoiserStage {
         denoiser: LatentDenoiser::new(&model_config.unet, model_config.priors, &device),
         conditioner: model_config.conditioning.init(&device)?,
     };
+    if let Some(path) = init_from {
+        let weights = open_safetensors(path)?;
+        let names = LatentDenoiser::remap(&model_config.unet).with_prefix("denoiser.");
+        stage = DenoiserStage {
+            denoiser: load_into(stage.denoiser, &weights, &names)?,
+            conditioner: load_into(stage.conditioner, &weights, &Conditioner::remap().with_prefix("conditioner."))?,
+        };
+    }
     let side = model_config.latent_size();
     let task = DiffusionTask {
         weights: position_weights(&encoder.mask.hidden_shares(side), side, &settings),

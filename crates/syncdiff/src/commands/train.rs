@@ -51,6 +51,9 @@ pub(crate) enum TrainCommand {
         /// Terms of the resulting weights, written beside them
         #[arg(long, value_name = "TEXT", default_value = "unspecified")]
         licence: String,
+        /// Start from these weights instead of random ones: the `model.safetensors` of a weights folder
+        #[arg(long, value_name = "FILE")]
+        init_from: Option<PathBuf>,
     },
 }
 
@@ -97,8 +100,8 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
             run::autoencoder(&inputs, init_from.as_deref().map(Path::new), &mut report)?
         }
         TrainCommand::Speech { .. } => run::speech(&inputs, &mut report)?,
-        TrainCommand::Diffusion { autoencoder, speech, latents, licence, .. } => {
-            run::diffusion(&inputs, autoencoder, speech, latents, licence, &mut report)?
+        TrainCommand::Diffusion { autoencoder, speech, latents, licence, init_from, .. } => {
+            run::diffusion(&inputs, autoencoder, speech, latents, licence, init_from.as_deref(), &mut report)?
         }
     };
     say(&format!("wrote {}", result.display()));
