@@ -83,7 +83,7 @@ fn reconstruction(x: Tensor<4>, y: Tensor<4>) -> (Tensor<1>, Tensor<1>) {
 }
 
 impl Task<Autoencoder> for AutoencoderTask<'_> {
-    fn before_step(&self, model: Autoencoder, step: u64) -> TrainResult<Autoencoder> {
+    fn before_step(&self, mut model: Autoencoder, step: u64) -> TrainResult<Autoencoder> {
         if step != self.settings.quantize_from {
             return Ok(model);
         }
@@ -105,14 +105,12 @@ impl Task<Autoencoder> for AutoencoderTask<'_> {
             })
             .collect();
         let codebook = Tensor::from_data(burn::tensor::TensorData::new(picked, [codes, dim]), &self.device);
-        let quantize = model.quantize.clone().with_codebook(codebook);
-        let mut model = model;
-        model.quantize = quantize;
+        model.quantize = model.quantize.with_codebook(codebook);
         Ok(model)
     }
 
     fn num_shards(&self) -> usize {
-        if self.batch_size.is_multiple_of(2) { 2 } else { 1 }
+        Shard::count_for(self.batch_size)
     }
 
     fn loss(&self, model: &Autoencoder, step: u64, shard: Shard) -> TrainResult<StepLoss> {

@@ -265,7 +265,7 @@ fn by_band(timesteps: &[usize], losses: &[f32]) -> Vec<(&'static str, f32)> {
 
 impl Task<DenoiserStage> for DiffusionTask<'_> {
     fn num_shards(&self) -> usize {
-        if self.batch_size.is_multiple_of(2) { 2 } else { 1 }
+        Shard::count_for(self.batch_size)
     }
 
     fn loss(&self, model: &DenoiserStage, step: u64, shard: Shard) -> TrainResult<StepLoss> {

@@ -1,23 +1,18 @@
-//! Bytes to tensors and back: the one pair of functions of this room.
+//! Pictures of a training batch.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
+use syncdiff_model::generate::rgb_to_tensor;
 
-/// RGB bytes of equal square pictures to a tensor.
+/// RGB bytes of equal square pictures to a batch.
 ///
 /// # Shapes
 /// each [side, side, 3] row-major -> [pictures, 3, side, side] in [-1, 1]
 pub(crate) fn to_tensor(pictures: &[Vec<u8>], side: usize, device: &Device) -> Tensor<4> {
-    let plane = side * side;
-    let mut values = vec![0f32; pictures.len() * 3 * plane];
-    for (picture, to) in pictures.iter().zip(values.chunks_mut(3 * plane)) {
-        assert_eq!(picture.len(), 3 * plane, "picture size");
-        for (i, rgb) in picture.chunks_exact(3).enumerate() {
-            for (c, &byte) in rgb.iter().enumerate() {
-                to[c * plane + i] = f32::from(byte) / 127.5 - 1.0;
-            }
-        }
-    }
-    Tensor::from_data(TensorData::new(values, [pictures.len(), 3, side, side]), (device, DType::F32))
+    let one = |picture: &Vec<u8>| {
+        assert_eq!(picture.len(), 3 * side * side, "picture size");
+        rgb_to_tensor(picture, side, device)
+    };
+    Tensor::cat(pictures.iter().map(one).collect(), 0)
 }
 
 /// A square window of a square picture, optionally mirrored.

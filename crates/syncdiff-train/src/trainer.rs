@@ -32,6 +32,11 @@ pub struct Shard {
 }
 
 impl Shard {
+    /// Parts that a batch is cut into: two where they come out equal.
+    pub fn count_for(batch_size: usize) -> usize {
+        if batch_size.is_multiple_of(2) { 2 } else { 1 }
+    }
+
     /// The part of `0..len` that is this shard's; `count` must divide `len`.
     pub fn range(&self, len: usize) -> std::ops::Range<usize> {
         let size = len / self.count;
