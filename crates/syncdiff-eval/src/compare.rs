@@ -105,18 +105,38 @@ fn mouths(tools: &Tools, path: &Path, faces: &FaceSeries) -> EvalResult<Vec<Opti
     Ok(cut)
 }
 
+/// A clip that generated ones are compared with, measured once.
+pub struct Reference {
+    /// Its face.
+    pub faces: FaceSeries,
+    /// Its mouth, see [`mouth`]; `None` where no face is seen.
+    pub mouths: Vec<Option<Frame>>,
+}
+
+impl Reference {
+    /// Measures a clip.
+    ///
+    /// # Errors
+    /// A clip that cannot be decoded or shows no face.
+    pub fn read(tools: &Tools, models: &FaceModels, path: &Path) -> EvalResult<Self> {
+        let faces = measure_faces(tools, models, path)?;
+        let mouths = mouths(tools, path, &faces)?;
+        Ok(Self { faces, mouths })
+    }
+}
+
 /// Compares a generated clip with its reference, frame by frame (the shorter one decides how many).
 ///
 /// # Errors
 /// A clip that cannot be decoded or shows no face.
-pub fn compare(tools: &Tools, models: &FaceModels, reference: &Path, generated: &Path) -> EvalResult<ClipFigures> {
-    let truth = measure_faces(tools, models, reference)?;
+pub fn compare(tools: &Tools, models: &FaceModels, reference: &Reference, generated: &Path) -> EvalResult<ClipFigures> {
+    let Reference { faces: truth, mouths: truth_mouths } = reference;
     let ours = measure_faces(tools, models, generated)?;
     let pairs: Vec<(f64, f64)> =
         truth.opening.iter().zip(&ours.opening).filter_map(|(a, b)| Some(((*a)?, (*b)?))).collect();
     let (a, b): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
 
-    let (truth_mouths, our_mouths) = (mouths(tools, reference, &truth)?, mouths(tools, generated, &truth)?);
+    let our_mouths = mouths(tools, generated, truth)?;
     let (mut psnr_sum, mut wrap_sum, mut ssim_sum, mut count) = (0.0, 0.0, 0.0, 0.0);
     let (mut truth_change, mut our_change) = (0.0, 0.0);
     let mut before: Option<(&Frame, &Frame)> = None;

@@ -6,7 +6,7 @@ mod lips;
 mod picture;
 mod sheet;
 
-pub use compare::{CROP, ClipFigures, FaceSeries, compare, measure_faces, mouth, read_frames};
+pub use compare::{CROP, ClipFigures, FaceSeries, Reference, compare, measure_faces, mouth, read_frames};
 pub use error::{EvalError, EvalResult};
 pub use lips::{correlation, shifted};
 pub use picture::{mse, psnr, psnr_u8wrap, ssim};

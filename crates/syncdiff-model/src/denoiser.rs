@@ -107,7 +107,7 @@ impl LatentDenoiser {
 
     /// Binds the conditions of one sampling run.
     pub fn bind(&self, priors: &VisualPriors, context: Tensor<3>, prediction: Prediction) -> BoundDenoiser<'_> {
-        BoundDenoiser { denoiser: self, condition: self.condition(priors), context, prediction }
+        BoundDenoiser { denoiser: self, condition: self.condition(priors), context, prediction, guide: None }
     }
 }
 
@@ -117,11 +117,44 @@ pub struct BoundDenoiser<'a> {
     condition: Tensor<4>,
     context: Tensor<3>,
     prediction: Prediction,
+    guide: Option<Guide>,
+}
+
+/// What classifier-free guidance compares with.
+struct Guide {
+    weight: f32,
+    /// Tokens of no speech.
+    mute: Tensor<3>,
+}
+
+impl BoundDenoiser<'_> {
+    /// Classifier-free guidance (Ho and Salimans 2022): without + weight (with - without), in the form that the
+    /// network predicts. A weight of 1 is no guidance and costs nothing.
+    ///
+    /// # Shapes
+    /// mute: as the context, or with a batch of 1
+    pub fn guided(mut self, weight: f32, mute: Tensor<3>) -> Self {
+        let [batch, tokens, dim] = self.context.dims();
+        self.guide = (weight != 1.0).then(|| Guide { weight, mute: mute.expand([batch, tokens, dim]) });
+        self
+    }
 }
 
 impl Denoiser for BoundDenoiser<'_> {
     fn denoise(&self, x_t: Tensor<4>, timesteps: &[usize]) -> Tensor<4> {
-        self.denoiser.forward(x_t, self.condition.clone(), timesteps, self.context.clone())
+        let Some(Guide { weight, mute }) = &self.guide else {
+            return self.denoiser.forward(x_t, self.condition.clone(), timesteps, self.context.clone());
+        };
+        // Both answers in one pass: twice the batch keeps the cores busier than two passes.
+        let batch = timesteps.len();
+        let both = self.denoiser.forward(
+            x_t.repeat_dim(0, 2),
+            self.condition.clone().repeat_dim(0, 2),
+            &timesteps.repeat(2),
+            Tensor::cat(vec![self.context.clone(), mute.clone()], 0),
+        );
+        let (with, without) = (both.clone().narrow(0, 0, batch), both.narrow(0, batch, batch));
+        without.clone() + (with - without) * *weight
     }
 
     fn prediction(&self) -> Prediction {

@@ -7,7 +7,7 @@ use crate::denoiser::VisualPriors;
 use crate::diffusion::{Sampler, start_noise};
 use crate::error::{ModelError, ModelResult};
 use crate::lipsync::{LipSync, SpeechTokens};
-use crate::preset::PoseFeedback;
+use crate::preset::{LipSyncConfig, PoseFeedback, check_guidance};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use std::collections::VecDeque;
 
@@ -25,11 +25,28 @@ pub enum Phase {
     Decode,
 }
 
+/// How frames are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// From noise to a latent.
+    pub sampler: Sampler,
+    /// Weight of the speech; see [`LipSyncConfig::NO_GUIDANCE`].
+    pub guidance: f32,
+    /// Of all noise.
+    pub seed: u64,
+}
+
+impl LipSyncConfig {
+    /// The model's own way, under a seed.
+    pub fn sampling(&self, seed: u64) -> Sampling {
+        Sampling { sampler: self.sampler, guidance: self.guidance, seed }
+    }
+}
+
 /// Generates the crops of one face in one clip.
 pub struct FrameGenerator<'a> {
     model: &'a LipSync,
-    sampler: Sampler,
-    seed: u64,
+    sampling: Sampling,
     identity: Tensor<4>,
     previous: VecDeque<Tensor<4>>,
 }
@@ -41,12 +58,12 @@ impl LipSync {
     /// [crop_size, crop_size, 3] bytes, row-major RGB
     ///
     /// # Errors
-    /// [`ModelError::Parameter`] for a crop of another size or a sampler that cannot run.
-    pub fn generator(&self, identity_rgb_crop: &[u8], sampler: &Sampler, seed: u64) -> ModelResult<FrameGenerator<'_>> {
-        sampler.check(&self.schedule)?;
+    /// [`ModelError::Parameter`] for a crop of another size or a sampling that cannot run.
+    pub fn generator(&self, identity_rgb_crop: &[u8], sampling: &Sampling) -> ModelResult<FrameGenerator<'_>> {
+        sampling.sampler.check(&self.schedule)?;
+        check_guidance(sampling.guidance)?;
         let identity = self.autoencoder.encode(self.crop_to_tensor(identity_rgb_crop)?);
-        let mut generator =
-            FrameGenerator { model: self, sampler: *sampler, seed, identity, previous: VecDeque::new() };
+        let mut generator = FrameGenerator { model: self, sampling: *sampling, identity, previous: VecDeque::new() };
         generator.restart();
         Ok(generator)
     }
@@ -133,13 +150,18 @@ impl FrameGenerator<'_> {
         lap(Phase::Encode);
         let priors =
             VisualPriors { masked, identity: self.identity.clone(), pose: self.previous.iter().cloned().collect() };
-        let context = model.speech.conditioner.tokens_of_frames(speech.rows(), &[model_frame]);
+        let Sampling { sampler, guidance, seed } = self.sampling;
+        let conditioner = &model.speech.conditioner;
+        let context = conditioner.tokens_of_frames(speech.rows().clone(), &[model_frame]);
         let size = config.latent_size();
         let frame = [model_frame as u64];
         let noise =
-            start_noise(self.seed, config.noise, &frame, [config.autoencoder.z_channels, size, size], model.device());
-        let denoiser = model.denoiser.bind(&priors, context, config.prediction);
-        let latent = self.sampler.sample(&denoiser, &model.schedule, noise, self.seed, &frame)?;
+            start_noise(seed, config.noise, &frame, [config.autoencoder.z_channels, size, size], model.device());
+        let denoiser = model
+            .denoiser
+            .bind(&priors, context, config.prediction)
+            .guided(guidance, conditioner.mute_tokens(speech.rows()));
+        let latent = sampler.sample(&denoiser, &model.schedule, noise, seed, &frame)?;
         lap(Phase::Denoise);
         let picture = model.autoencoder.decode(latent.clone());
         let rgb = tensor_to_rgb(picture.clone());

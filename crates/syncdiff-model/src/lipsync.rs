@@ -47,8 +47,9 @@ impl SpeechTokens {
         self.rows.dims()[0]
     }
 
-    pub(crate) fn rows(&self) -> Tensor<2> {
-        self.rows.clone()
+    /// The encoded rows, [frames, dim].
+    pub fn rows(&self) -> &Tensor<2> {
+        &self.rows
     }
 }
 

@@ -46,9 +46,32 @@ pub struct LipSyncConfig {
     pub conditioning: ConditioningConfig,
     /// Sampler used when the user names none.
     pub sampler: Sampler,
+    /// Guidance used when the user names none; see [`LipSyncConfig::NO_GUIDANCE`].
+    #[serde(default = "no_guidance")]
+    pub guidance: f32,
+}
+
+fn no_guidance() -> f32 {
+    LipSyncConfig::NO_GUIDANCE
+}
+
+/// Finds a weight of the speech that means nothing.
+///
+/// # Errors
+/// [`ModelError::Parameter`].
+pub(crate) fn check_guidance(guidance: f32) -> ModelResult<()> {
+    if (0.0..=20.0).contains(&guidance) {
+        return Ok(());
+    }
+    Err(ModelError::parameter("model configuration", "guidance", guidance, "must lie in 0 to 20"))
 }
 
 impl LipSyncConfig {
+    /// Weight of the speech at which the denoiser's answer is taken as it is (the paper). Above it, the difference
+    /// between the answers with and without speech is exaggerated, at the price of a second evaluation a step:
+    /// classifier-free guidance (Ho and Salimans 2022). Needs weights trained with dropped speech.
+    pub const NO_GUIDANCE: f32 = 1.0;
+
     /// The names accepted by [`LipSyncConfig::preset`].
     pub const PRESETS: [&'static str; 3] = ["lite", "base", "paper"];
 
@@ -83,6 +106,7 @@ impl LipSyncConfig {
                 attended_dim: None,
             },
             sampler: Sampler::PAPER,
+            guidance: Self::NO_GUIDANCE,
         }
     }
 
@@ -138,6 +162,7 @@ impl LipSyncConfig {
                 attended_dim: None,
             },
             sampler: Sampler { kind: SamplerKind::Ddim, num_steps: 8, spacing: Spacing::Trailing, eta: 0.0 },
+            guidance: 2.0,
         }
     }
 
@@ -171,6 +196,7 @@ impl LipSyncConfig {
         if self.crop_size == 0 || !self.crop_size.is_multiple_of(step) {
             return misfit("crop_size", self.crop_size, format!("must be a multiple of {step}"));
         }
+        check_guidance(self.guidance)?;
         self.audio.check()?;
         self.sampler.check(&Schedule::paper())
     }

@@ -1,10 +1,12 @@
 //! The whole model at tiny size: parts, generation, weights folder.
 
-use burn::tensor::{Device, Tensor};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Distribution, Int, Tensor, Tolerance};
 use syncdiff_model::audio::{AudioEncoderConfig, ConditioningConfig};
 use syncdiff_model::autoencoder::AutoencoderConfig;
-use syncdiff_model::denoiser::{LatentDenoiser, PriorConfig};
-use syncdiff_model::diffusion::Sampler;
+use syncdiff_model::denoiser::{LatentDenoiser, PriorConfig, VisualPriors};
+use syncdiff_model::diffusion::{Denoiser, Sampler};
+use syncdiff_model::generate::Sampling;
 use syncdiff_model::preset::PoseFeedback;
 use syncdiff_model::unet::UNetConfig;
 use syncdiff_model::weights::{Storage, module_shapes};
@@ -45,7 +47,7 @@ fn crop(seed: u8) -> Vec<u8> {
 /// Three frames, the second after the first, as a user would.
 fn generate(model: &LipSync, seed: u64) -> Vec<Vec<u8>> {
     let tokens = model.encode_speech(&speech(0.2), 5).unwrap();
-    let mut generator = model.generator(&crop(1), &model.config().sampler, seed).unwrap();
+    let mut generator = model.generator(&crop(1), &model.config().sampling(seed)).unwrap();
     (0..3).map(|frame| generator.next(&crop(2), &tokens, frame).unwrap()).collect()
 }
 
@@ -83,6 +85,50 @@ fn generation_is_a_function_of_its_seed_and_feeds_itself() {
     }
 }
 
+/// Fills the output layer, which begins at zero, so that an untrained network answers at all.
+struct Fill;
+
+impl ModuleMapper for Fill {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|values| {
+            let shape = values.dims();
+            let ramp = Tensor::<1, Int>::arange(0..values.shape().num_elements() as i64, &values.device()).float();
+            values + ramp.sin().reshape(shape) * 0.1
+        })
+    }
+}
+
+#[test]
+fn guidance_exaggerates_what_the_speech_changes() {
+    let device = Device::flex();
+    let config = tiny();
+    let model = LipSync::random(&config, 1, &device).unwrap();
+    let denoiser = model.denoiser.clone().map(&mut Fill);
+    let noise = |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+    let latent = || noise([2, 3, 8, 8]);
+    let priors = VisualPriors { masked: latent(), identity: latent(), pose: vec![latent()] };
+    let tokens = model.encode_speech(&speech(0.2), 5).unwrap();
+    let conditioner = &model.speech.conditioner;
+    let with = conditioner.tokens_of_frames(tokens.rows().clone(), &[1, 3]);
+    let without = conditioner.mute_tokens(tokens.rows());
+    let x = latent();
+    let ask = |context: Tensor<3>, weight: f32| {
+        denoiser
+            .bind(&priors, context, config.prediction)
+            .guided(weight, without.clone())
+            .denoise(x.clone(), &[900, 500])
+    };
+    let (plain, mute) = (ask(with.clone(), 1.0), ask(without.clone().expand(with.dims()), 1.0));
+    let difference = (plain.clone() - mute.clone()).abs().max().into_scalar::<f32>();
+    assert!(difference > 1e-4, "the speech must matter for this test: {difference}");
+    let expected = mute.clone() + (plain - mute.clone()) * 2.5;
+    ask(with.clone(), 2.5).into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-4));
+    ask(with, 0.0).into_data().assert_approx_eq::<f32>(&mute.into_data(), Tolerance::absolute(1e-4));
+
+    let sampling = Sampling { guidance: f32::NAN, ..config.sampling(3) };
+    assert!(model.generator(&crop(1), &sampling).is_err());
+}
+
 #[test]
 fn saved_weights_give_the_same_frames() {
     let device = Device::flex();
@@ -114,8 +160,8 @@ fn misfit_calls_are_errors() {
     let device = Device::flex();
     let model = LipSync::random(&tiny(), 1, &device).unwrap();
     let tokens = model.encode_speech(&speech(0.2), 5).unwrap();
-    assert!(model.generator(&crop(1)[..100], &model.config().sampler, 0).is_err());
-    let mut generator = model.generator(&crop(1), &model.config().sampler, 0).unwrap();
+    assert!(model.generator(&crop(1)[..100], &model.config().sampling(0)).is_err());
+    let mut generator = model.generator(&crop(1), &model.config().sampling(0)).unwrap();
     assert!(generator.next(&crop(1)[..100], &tokens, 0).is_err());
     assert!(generator.next(&crop(1), &tokens, 5).unwrap_err().to_string().contains("5 frames"));
 }
@@ -125,7 +171,7 @@ fn misfit_calls_are_errors() {
 fn normalised_latents_decode_as_before() {
     let device = Device::flex();
     let model = LipSync::random(&tiny(), 1, &device).unwrap();
-    let x = Tensor::random([2, 3, 32, 32], burn::tensor::Distribution::Uniform(-1.0, 1.0), &device);
+    let x = Tensor::random([2, 3, 32, 32], Distribution::Uniform(-1.0, 1.0), &device);
     let before = model.autoencoder.decode(model.autoencoder.encode(x.clone()));
     let z = model.autoencoder.encode(x.clone());
     let (mean, deviation) = ([0.1f32, -0.2, 0.3], [0.5f32, 0.25, 2.0]);

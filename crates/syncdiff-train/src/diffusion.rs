@@ -60,6 +60,11 @@ pub struct DiffusionTraining {
     pub pose_dropout: f64,
     /// Share of samples whose previous frame is another frame of the clip: its mouth says nothing of the target's.
     pub pose_shuffle: f64,
+    /// Share of samples whose previous frame is the network's own estimate of it, in one step from noise: what it will
+    /// meet when it generates.
+    pub pose_own: f64,
+    /// Share of samples without speech, so that generation can be guided (see `LipSyncConfig::guidance`).
+    pub speech_dropout: f64,
     /// Least distance between target and identity frame, where the clip is long enough.
     pub identity_distance: usize,
 }
@@ -121,12 +126,17 @@ pub fn position_weights(hidden: &[f32], side: usize, settings: &DiffusionTrainin
 }
 
 /// Which frames make a sample.
+#[derive(Clone, Copy)]
 struct Pick<'a> {
     clip: &'a LatentClip,
     target: usize,
     identity: usize,
     previous: usize,
     pose_sigma: f32,
+    /// The previous frame is the network's own.
+    own_pose: bool,
+    /// Without speech.
+    mute: bool,
 }
 
 /// One batch on the device.
@@ -136,10 +146,15 @@ struct Batch {
     windows: Tensor<3>,
 }
 
+/// Draws a sample; every frame of the data is as likely as any other.
 fn pick<'a>(clips: &'a [LatentClip], settings: &DiffusionTraining, random: &mut ChaCha8Rng) -> Pick<'a> {
+    let longest = clips.iter().map(|clip| clip.valid.len()).max().expect("checked before: there are clips");
     loop {
         let clip = &clips[random.random_range(0..clips.len())];
         let frames = clip.valid.len();
+        if frames <= random.random_range(0..longest) {
+            continue;
+        }
         let target = random.random_range(1..frames);
         if !clip.valid[target] || !clip.valid[target - 1] {
             continue;
@@ -154,14 +169,23 @@ fn pick<'a>(clips: &'a [LatentClip], settings: &DiffusionTraining, random: &mut 
             continue;
         }
         let draw: f64 = random.random();
+        let shuffle_to = settings.pose_dropout + settings.pose_shuffle;
         let previous = if draw < settings.pose_dropout {
             identity
-        } else if draw < settings.pose_dropout + settings.pose_shuffle {
+        } else if draw < shuffle_to {
             (0..8).map(|_| random.random_range(0..frames)).find(|&r| clip.valid[r]).unwrap_or(target - 1)
         } else {
             target - 1
         };
-        return Pick { clip, target, identity, previous, pose_sigma: random.random::<f32>() * settings.pose_noise };
+        return Pick {
+            clip,
+            target,
+            identity,
+            previous,
+            pose_sigma: random.random::<f32>() * settings.pose_noise,
+            own_pose: (shuffle_to..shuffle_to + settings.pose_own).contains(&draw),
+            mute: random.random_bool(settings.speech_dropout),
+        };
     }
 }
 
@@ -185,7 +209,7 @@ impl DiffusionTask<'_> {
             let frames = pick.clip.valid.len() as isize;
             for row in 0..window as isize {
                 let at = pick.target as isize + row - window as isize / 2;
-                if (0..frames).contains(&at) {
+                if (0..frames).contains(&at) && !pick.mute {
                     windows.extend_from_slice(&pick.clip.speech[at as usize * speech..(at as usize + 1) * speech]);
                 } else {
                     windows.extend(std::iter::repeat_n(0f32, speech));
@@ -208,6 +232,44 @@ impl DiffusionTask<'_> {
             },
             windows: Tensor::from_data(TensorData::new(windows, [picks.len(), window, speech]), (device, DType::F32)),
         }
+    }
+
+    /// Replaces the previous frames that are to be the network's own by its estimate from noise in one step, made as
+    /// the first frame of a clip is: with the identity frame as its previous frame.
+    fn estimate_poses(&self, model: &DenoiserStage, picks: &[Pick<'_>], batch: &mut Batch, seed: u64, first: u64) {
+        let Sizes { channels, side, .. } = self.sizes;
+        let own: Vec<usize> = (0..picks.len()).filter(|&i| picks[i].own_pose).collect();
+        if own.is_empty() {
+            return;
+        }
+        let plain = self.device.clone().inner();
+        let model = model.valid();
+        let before = |&i: &usize| Pick {
+            target: picks[i].target - 1,
+            previous: picks[i].identity,
+            pose_sigma: 0.0,
+            mute: false,
+            ..picks[i]
+        };
+        let earlier = self.gather(&own.iter().map(before).collect::<Vec<_>>(), first, &plain);
+        let keys: Vec<NoiseKey> = own
+            .iter()
+            .map(|&i| NoiseKey { seed, noise_use: NoiseUse::Training, index: first + i as u64, step: 2 })
+            .collect();
+        // From pure noise to half noise: all that the estimate may owe to its true frame is a hint of it.
+        let half = self.schedule.num_timesteps() / 2;
+        let timesteps: Vec<usize> = keys.iter().map(|key| half + key.uniform_below(half)).collect();
+        let z = self.schedule.q_sample(earlier.target, normal_batch(&keys, [channels, side, side], &plain), &timesteps);
+        let condition = model.denoiser.condition(&earlier.priors);
+        let tokens = model.conditioner.forward(earlier.windows);
+        let predicted = model.denoiser.forward(z.clone(), condition, &timesteps, tokens);
+        let estimate = self.settings.prediction.to_x0(&self.schedule, predicted, z, &timesteps);
+        let device = batch.target.device();
+        let mut poses: Vec<Tensor<4>> = batch.priors.pose[0].clone().split(1, 0);
+        for (estimate, i) in estimate.split(1, 0).into_iter().zip(own) {
+            poses[i] = Tensor::from_data(estimate.into_data(), (&device, DType::F32));
+        }
+        batch.priors.pose = vec![Tensor::cat(poses, 0)];
     }
 
     /// Weighted loss of a batch, and of each sample alone.
@@ -274,24 +336,33 @@ impl Task<DenoiserStage> for DiffusionTask<'_> {
         let range = shard.range(self.batch_size);
         let first = step * self.batch_size as u64 + range.start as u64;
         let numbers: Vec<u64> = (first..first + range.len() as u64).collect();
-        let batch = self.gather(&picks[range], first, &self.device);
+        let mut batch = self.gather(&picks[range.clone()], first, &self.device);
+        self.estimate_poses(model, &picks[range], &mut batch, self.seed, first);
         let timesteps = uniform_timesteps(self.seed, &numbers, self.schedule.num_timesteps());
         let (loss, each) = self.batch_loss(model, batch, &timesteps, self.seed, first);
         Ok(StepLoss { loss, parts: by_band(&timesteps, &each) })
     }
 
-    /// The loss on fixed held-out samples with fixed noise, timesteps spread evenly; and the same with the speech of
-    /// another sample: the difference is what the network makes of the sound.
+    /// The loss on fixed held-out samples with fixed noise, timesteps spread evenly and the identity frame in place of
+    /// the previous one; and over the noisier timesteps, where the shape of the mouth is decided, the same with the
+    /// speech of another sample: the difference is what the network makes of the sound.
     fn validate(&self, shadow: &DenoiserStage) -> TrainResult<Vec<(&'static str, f32)>> {
         let device = self.device.clone().inner();
-        let (count, size) = (64, 16);
-        let settings =
-            DiffusionTraining { pose_dropout: 0.0, pose_shuffle: 0.0, pose_noise: 0.0, ..self.settings.clone() };
+        let (count, size) = (96, 16);
+        let settings = DiffusionTraining {
+            pose_dropout: 1.0,
+            pose_shuffle: 0.0,
+            pose_own: 0.0,
+            pose_noise: 0.0,
+            speech_dropout: 0.0,
+            ..self.settings.clone()
+        };
         let mut random = ChaCha8Rng::seed_from_u64(7);
-        let (mut right, mut wrong) = (0.0, 0.0);
+        let (mut all, mut right, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
         for part in 0..count / size {
             let picks: Vec<_> = (0..size).map(|_| pick(self.valid, &settings, &mut random)).collect();
-            let timesteps: Vec<usize> = (0..size).map(|i| (i * 4 + part) * 1000 / count).collect();
+            let timesteps: Vec<usize> =
+                (0..size).map(|i| (i * (count / size) + part) * self.schedule.num_timesteps() / count).collect();
             let first = (part * size) as u64;
             let batch = self.gather(&picks, 0, &device);
             let rolled = {
@@ -299,10 +370,17 @@ impl Task<DenoiserStage> for DiffusionTask<'_> {
                 Tensor::cat(vec![windows.clone().narrow(0, 1, size - 1), windows.narrow(0, 0, 1)], 0)
             };
             let other = Batch { target: batch.target.clone(), priors: batch.priors.clone(), windows: rolled };
-            right += self.batch_loss(shadow, batch, &timesteps, 7, first).0.into_scalar::<f32>();
-            wrong += self.batch_loss(shadow, other, &timesteps, 7, first).0.into_scalar::<f32>();
+            let own = self.batch_loss(shadow, batch, &timesteps, 7, first).1;
+            let other = self.batch_loss(shadow, other, &timesteps, 7, first).1;
+            let noisy = |losses: &[f32]| -> Vec<f32> {
+                let is_noisy = |t: usize| t >= self.schedule.num_timesteps() / 2;
+                timesteps.iter().zip(losses).filter(|(t, _)| is_noisy(**t)).map(|(_, loss)| *loss).collect()
+            };
+            right.extend(noisy(&own));
+            wrong.extend(noisy(&other));
+            all.extend(own);
         }
-        let parts = (count / size) as f32;
-        Ok(vec![("loss", right / parts), ("loss_wrong_speech", wrong / parts)])
+        let mean = |losses: &[f32]| losses.iter().sum::<f32>() / losses.len() as f32;
+        Ok(vec![("loss", mean(&all)), ("noisy_loss", mean(&right)), ("noisy_loss_wrong_speech", mean(&wrong))])
     }
 }

@@ -134,6 +134,8 @@ fn diffusion_task<'a>(device: &Device, clips: &'a [LatentClip]) -> (DiffusionTas
         pose_noise: 0.3,
         pose_dropout: 0.2,
         pose_shuffle: 0.2,
+        pose_own: 0.4,
+        speech_dropout: 0.1,
         identity_distance: 3,
     };
     let task = DiffusionTask {

@@ -93,6 +93,10 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000), help_heading = "Model")]
     pub(crate) steps: Option<u16>,
 
+    /// Weight of the speech, 1 to 20: above 1 the mouth moves more decidedly, at twice the time [default: the model's own]
+    #[arg(long, value_name = "WEIGHT", help_heading = "Model")]
+    pub(crate) guidance: Option<f32>,
+
     /// Seed of all noise: the same seed on the same machine gives the same frames
     #[arg(long, default_value_t = 0, help_heading = "Model")]
     pub(crate) seed: u64,

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use syncdiff_face::KeepMaskKind;
 use syncdiff_media::{Frame, Plan};
 use syncdiff_model::diffusion::{Sampler, SamplerKind, Spacing};
-use syncdiff_model::generate::Phase as ModelPhase;
+use syncdiff_model::generate::{Phase as ModelPhase, Sampling};
 use syncdiff_model::weights::{FolderManifest, Storage};
 use syncdiff_model::{FrameGenerator, LipSync, LipSyncConfig, SpeechTokens};
 
@@ -31,12 +31,11 @@ pub struct Recipe {
     manifest: FolderManifest,
     config: LipSyncConfig,
     keep_mask: KeepMaskKind,
-    sampler: Sampler,
-    seed: u64,
+    sampling: Sampling,
 }
 
 impl Recipe {
-    /// Reads a weights folder's texts and settles the sampler, without reading the weights.
+    /// Reads a weights folder's texts and settles the sampling, without reading the weights.
     ///
     /// # Errors
     /// [`Error::Weights`] for a folder that is missing or incomplete, [`Error::Usage`] for a sampler that does not fit.
@@ -53,8 +52,12 @@ impl Recipe {
         let config = LipSyncConfig::from_toml(&read_text(&config_path)?).map_err(|error| foreign(error.to_string()))?;
         let keep_mask =
             config.keep_mask.parse().map_err(|error: syncdiff_face::FaceError| foreign(error.to_string()))?;
-        let sampler = choose_sampler(&config.sampler, settings.sampler.as_deref(), settings.steps)?;
-        Ok(Recipe { folder: folder.clone(), manifest, config, keep_mask, sampler, seed: settings.seed })
+        let sampling = Sampling {
+            sampler: choose_sampler(&config.sampler, settings.sampler.as_deref(), settings.steps)?,
+            guidance: choose_guidance(config.guidance, settings.guidance)?,
+            seed: settings.seed,
+        };
+        Ok(Recipe { folder: folder.clone(), manifest, config, keep_mask, sampling })
     }
 
     /// The model's shape.
@@ -70,9 +73,9 @@ impl Recipe {
         2 * growth * stored + WORK_BYTES
     }
 
-    /// The sampler that will run.
-    pub fn sampler(&self) -> &Sampler {
-        &self.sampler
+    /// How frames will be drawn.
+    pub fn sampling(&self) -> &Sampling {
+        &self.sampling
     }
 }
 
@@ -134,6 +137,16 @@ fn choose_sampler(own: &Sampler, name: Option<&str>, steps: Option<usize>) -> Ou
     Ok(sampler)
 }
 
+/// The model's own weight of the speech, changed by what the user chose.
+fn choose_guidance(own: f32, chosen: Option<f32>) -> Outcome<f32> {
+    match chosen {
+        Some(weight) if !(1.0..=20.0).contains(&weight) => {
+            Err(Error::usage(format!("--guidance {weight} makes no sense"), "give a weight of 1 (none) to 20"))
+        }
+        chosen => Ok(chosen.unwrap_or(own)),
+    }
+}
+
 /// A loaded model that has listened to a speech.
 pub struct Network {
     recipe: Recipe,
@@ -161,7 +174,7 @@ impl Network {
 
     /// What the report says of it.
     pub fn about(&self) -> ModelReport {
-        let Recipe { manifest, config, keep_mask, sampler, .. } = &self.recipe;
+        let Recipe { manifest, config, keep_mask, sampling: Sampling { sampler, guidance, .. }, .. } = &self.recipe;
         let weights = manifest.files.iter().find(|file| file.name.ends_with(".safetensors"));
         ModelReport {
             name: config.name.clone(),
@@ -172,6 +185,7 @@ impl Network {
             keep_mask: keep_mask.to_string(),
             sampler: sampler_name(sampler.kind).to_owned(),
             steps: sampler.num_steps,
+            guidance: *guidance,
         }
     }
 }
@@ -186,7 +200,7 @@ impl MouthModel for Network {
     }
 
     fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence + '_>> {
-        let generator = self.model.generator(&identity.data, &self.recipe.sampler, self.recipe.seed)?;
+        let generator = self.model.generator(&identity.data, &self.recipe.sampling)?;
         Ok(Box::new(Sequence { generator, speech: &self.speech }))
     }
 }
@@ -229,5 +243,9 @@ mod tests {
         assert_eq!(choose_sampler(&own, Some("ddim"), None).unwrap(), own);
         assert_eq!(choose_sampler(&own, Some("euler"), None).unwrap_err().exit_code(), 2);
         assert_eq!(choose_sampler(&own, None, Some(0)).unwrap_err().exit_code(), 2);
+        assert_eq!((choose_guidance(2.0, None).unwrap(), choose_guidance(2.0, Some(1.0)).unwrap()), (2.0, 1.0));
+        for senseless in [0.5, 21.0, f32::NAN] {
+            assert_eq!(choose_guidance(2.0, Some(senseless)).unwrap_err().exit_code(), 2);
+        }
     }
 }

@@ -63,6 +63,8 @@ pub struct ModelReport {
     pub sampler: String,
     /// Steps of the sampler.
     pub steps: usize,
+    /// Weight of the speech; 1 is no guidance.
+    pub guidance: f32,
 }
 
 /// The source clip.

@@ -51,6 +51,8 @@ pub struct GenerateSettings {
     pub sampler: Option<String>,
     /// Steps of the sampler; the model's own default if none are given.
     pub steps: Option<usize>,
+    /// Weight of the speech (classifier-free guidance); the model's own default if none is given.
+    pub guidance: Option<f32>,
     /// Seed of all noise.
     pub seed: u64,
     /// What decides the length of the output.

@@ -103,6 +103,14 @@ impl Conditioner {
         self.forward(windows(rows, frames, self.window))
     }
 
+    /// Tokens of no speech at all (not of silence): what training shows where it drops the speech.
+    ///
+    /// # Shapes
+    /// rows [time, dim] of any speech, for the width -> [1, K, dim]
+    pub fn mute_tokens(&self, rows: &Tensor<2>) -> Tensor<3> {
+        self.forward(Tensor::zeros([1, self.window, rows.dims()[1]], &rows.device()))
+    }
+
     /// # Shapes
     /// [batch, window, dim] -> [batch, K, dim]
     pub fn forward(&self, windows: Tensor<3>) -> Tensor<3> {

@@ -1,6 +1,9 @@
 //! `syncdiff eval`.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::available_parallelism;
 
 use clap::Args;
 use serde::Serialize;
@@ -10,9 +13,7 @@ use syncdiff::report::write_json;
 use syncdiff::settings::{Composite, Silence};
 use syncdiff::{Error, GenerateSettings, Outcome, generate};
 use syncdiff_data::{ClipSource, read_manifest};
-use syncdiff_eval::{
-    CROP, ClipFigures, SheetRow, compare, contact_sheet, measure_faces, mouth, psnr, read_frames, ssim,
-};
+use syncdiff_eval::{CROP, ClipFigures, Reference, SheetRow, compare, contact_sheet, mouth, psnr, read_frames, ssim};
 use syncdiff_face::{Affine, FaceModels, KeepMask, PasteMask, paste_back, warp};
 use syncdiff_media::{Frame, LengthPolicy, Tools, write_png};
 use syncdiff_model::LipSync;
@@ -55,9 +56,17 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 3)]
     sheets: usize,
 
+    /// Clips worked on at once; each takes about one core and a few hundred MB [default: the number of cores]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+
     /// Steps of the sampler; the model's own default when not given
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
+
+    /// Weight of the speech, 1 to 20; the model's own default when not given
+    #[arg(long, value_name = "WEIGHT")]
+    guidance: Option<f32>,
 
     /// Where the networks run: auto, cpu, vulkan:N, cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
@@ -85,47 +94,110 @@ pub(crate) fn run(args: &EvalArgs, cancel: &Cancel) -> Outcome<u8> {
         Some(folder) => folder.clone(),
         None => folders::require_preset(&args.preset)?,
     };
-    let models = FaceModels::load(&folders::face_models())?;
-    let model = LipSync::load(&weights, &resolve(args.device)?.0)?;
     std::fs::create_dir_all(&args.out).map_err(|cause| Error::io("eval", &args.out, cause))?;
-    let mut rows: Vec<Row> = Vec::new();
-    let mut sheets: Vec<String> = Vec::new();
-    for (at, clip) in clips.iter().enumerate() {
+    let board = Mutex::new(Board { rows: (0..clips.len()).map(|_| None).collect(), failure: None });
+    let next = AtomicUsize::new(0);
+    let worker = || -> Outcome<()> {
+        let scorer = Scorer::new(args, &weights, &tools, cancel)?;
+        while board.lock().unwrap_or_else(PoisonError::into_inner).failure.is_none() {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(clip) = clips.get(at) else { break };
+            // Half the list away: another speaker wherever the split has more than one.
+            let row = scorer.score(clip, &clips[(at + clips.len().div_ceil(2)) % clips.len()])?;
+            if shows_sheet(&clips, at, args.sheets) {
+                scorer.sheet(clip)?;
+            }
+            let mut board = board.lock().unwrap_or_else(PoisonError::into_inner);
+            board.rows[at] = Some(row);
+            let done: Vec<&Row> = board.rows.iter().flatten().collect();
+            say(&format!("{}/{} {}", done.len(), clips.len(), board.rows[at].as_ref().map(line).unwrap_or_default()));
+            write_json(&args.out.join("figures.json"), &done)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let jobs = args.jobs.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
+        for _ in 0..jobs.max(1).min(clips.len()) {
+            scope.spawn(|| {
+                if let Err(error) = worker() {
+                    board.lock().unwrap_or_else(PoisonError::into_inner).failure.get_or_insert(error);
+                }
+            });
+        }
+    });
+    let board = board.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(failure) = board.failure {
+        return Err(failure);
+    }
+    say(&summary(&board.rows.into_iter().flatten().collect::<Vec<_>>()));
+    Ok(0)
+}
+
+/// What the workers share.
+struct Board {
+    rows: Vec<Option<Row>>,
+    failure: Option<Error>,
+}
+
+/// Whether the clip is the first one of one of the first `sheets` speakers.
+fn shows_sheet(clips: &[ClipSource], at: usize, sheets: usize) -> bool {
+    let begins = |i: usize| i == 0 || clips[i].speaker != clips[i - 1].speaker;
+    begins(at) && (0..at).filter(|i| begins(*i)).count() < sheets
+}
+
+/// Generates and scores one clip after the other.
+struct Scorer<'a> {
+    args: &'a EvalArgs,
+    weights: &'a Path,
+    tools: &'a Tools,
+    cancel: &'a Cancel,
+    models: FaceModels,
+    model: LipSync,
+}
+
+impl<'a> Scorer<'a> {
+    fn new(args: &'a EvalArgs, weights: &'a Path, tools: &'a Tools, cancel: &'a Cancel) -> Outcome<Self> {
+        let models = FaceModels::load(&folders::face_models())?;
+        let model = LipSync::load(weights, &resolve(args.device)?.0)?;
+        Ok(Self { args, weights, tools, cancel, models, model })
+    }
+
+    /// The clip driven by its own speech, and by another's.
+    fn outputs(&self, clip: &ClipSource) -> (PathBuf, PathBuf) {
         let name = clip.key().replace('/', "_");
-        // Half the list away: another speaker wherever the split has more than one.
-        let other = &clips[(at + clips.len().div_ceil(2)) % clips.len()];
+        (self.args.out.join(format!("{name}.mp4")), self.args.out.join(format!("{name}.other-speech.mp4")))
+    }
+
+    fn score(&self, clip: &ClipSource, other: &ClipSource) -> Outcome<Row> {
         let make = |speech: &Path, to: &Path| {
-            let settings = settings(args, &weights, &clip.path, speech, to);
-            generate(&tools, &settings, &mut Watch::new(cancel.clone(), |_| {}))
+            let settings = settings(self.args, self.weights, &clip.path, speech, to);
+            generate(self.tools, &settings, &mut Watch::new(self.cancel.clone(), |_| {}))
         };
-        let own = args.out.join(format!("{name}.mp4"));
-        let wrong = args.out.join(format!("{name}.other-speech.mp4"));
+        let (own, wrong) = self.outputs(clip);
         let report = make(&clip.path, &own)?;
         make(&other.path, &wrong)?;
-        let (psnr, ssim) = reconstruction(&tools, &models, &model, &clip.path)?;
-        let row = Row {
+        let reference = Reference::read(self.tools, &self.models, &clip.path)?;
+        let (psnr, ssim) = reconstruction(self.tools, &reference, &self.model, &clip.path)?;
+        let score = |generated: &Path| compare(self.tools, &self.models, &reference, generated);
+        Ok(Row {
             clip: clip.key(),
             speaker: clip.speaker.clone(),
             corpus: clip.corpus.clone(),
-            own_speech: compare(&tools, &models, &clip.path, &own)?,
-            other_speech: compare(&tools, &models, &clip.path, &wrong)?,
+            own_speech: score(&own)?,
+            other_speech: score(&wrong)?,
             other_speech_from: other.key(),
             autoencoder_mouth_psnr: psnr,
             autoencoder_mouth_ssim: ssim,
             seconds_per_frame: report.seconds.per_output_frame,
-        };
-        say(&format!("{}/{} {}", at + 1, clips.len(), line(&row)));
-        if !sheets.contains(&clip.speaker) && sheets.len() < args.sheets {
-            sheets.push(clip.speaker.clone());
-            let rows = [SheetRow { clip: &clip.path }, SheetRow { clip: &own }, SheetRow { clip: &wrong }];
-            let sheet = contact_sheet(&tools, &models, &rows, 10, 160)?;
-            write_png(&args.out.join(format!("sheet-{}.png", clip.speaker)), &sheet)?;
-        }
-        rows.push(row);
-        write_json(&args.out.join("figures.json"), &rows)?;
+        })
     }
-    say(&summary(&rows));
-    Ok(0)
+
+    fn sheet(&self, clip: &ClipSource) -> Outcome<()> {
+        let (own, wrong) = self.outputs(clip);
+        let rows = [SheetRow { clip: &clip.path }, SheetRow { clip: &own }, SheetRow { clip: &wrong }];
+        let sheet = contact_sheet(self.tools, &self.models, &rows, 10, 160)?;
+        Ok(write_png(&self.args.out.join(format!("sheet-{}.png", clip.speaker)), &sheet)?)
+    }
 }
 
 fn choose(manifest: &Path, split: &str, per_speaker: usize) -> Outcome<Vec<ClipSource>> {
@@ -155,6 +227,7 @@ fn settings(args: &EvalArgs, weights: &Path, video: &Path, speech: &Path, out: &
         device: args.device,
         sampler: None,
         steps: args.steps,
+        guidance: args.guidance,
         seed: 0,
         length: LengthPolicy::Video,
         face: "largest".into(),
@@ -171,15 +244,14 @@ fn settings(args: &EvalArgs, weights: &Path, video: &Path, speech: &Path, out: &
 
 /// Mouth PSNR and SSIM of the autoencoder alone: each original crop encoded, decoded and pasted back. The ceiling of
 /// what the denoiser can reach.
-fn reconstruction(tools: &Tools, models: &FaceModels, model: &LipSync, clip: &Path) -> Outcome<(f64, f64)> {
+fn reconstruction(tools: &Tools, reference: &Reference, model: &LipSync, clip: &Path) -> Outcome<(f64, f64)> {
     let size = model.config().crop_size;
     let mask = PasteMask::from_keep(&KeepMask::aligned_fixed(size), syncdiff::render::FEATHER);
-    let faces = measure_faces(tools, models, clip)?;
     let scale = size as f64 / CROP as f64;
     let (mut psnr_sum, mut ssim_sum, mut count) = (0.0, 0.0, 0.0);
     let mut failure: Option<Error> = None;
     read_frames(tools, clip, |index, frame| {
-        let Some(to_measure) = faces.crop_from_frame.get(index).copied().flatten() else { return Ok(()) };
+        let Some(to_measure) = reference.faces.crop_from_frame.get(index).copied().flatten() else { return Ok(()) };
         let to_model = Affine { m: to_measure.m.map(|row| row.map(|v| v * scale)) };
         let crop = warp(frame, &to_model, size);
         let picture = rgb_to_tensor(&crop.data, size, model.device());
@@ -190,9 +262,10 @@ fn reconstruction(tools: &Tools, models: &FaceModels, model: &LipSync, clip: &Pa
             failure.get_or_insert(error.into());
             return Ok(());
         }
-        let (truth, ours) = (mouth(frame, &to_measure), mouth(&pasted, &to_measure));
-        psnr_sum += psnr(&truth, &ours)?.min(60.0);
-        ssim_sum += ssim(&truth, &ours)?;
+        let Some(Some(truth)) = reference.mouths.get(index) else { return Ok(()) };
+        let ours = mouth(&pasted, &to_measure);
+        psnr_sum += psnr(truth, &ours)?.min(60.0);
+        ssim_sum += ssim(truth, &ours)?;
         count += 1.0;
         Ok(())
     })?;

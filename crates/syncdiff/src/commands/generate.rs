@@ -18,8 +18,9 @@ pub(crate) fn run(args: GenerateArgs, cancel: &Cancel) -> Outcome<u8> {
     let mut settings = resolve(args)?;
     if print_config {
         let recipe = Recipe::read(&settings)?;
-        settings.sampler = Some(sampler_name(recipe.sampler().kind).to_owned());
-        settings.steps = Some(recipe.sampler().num_steps);
+        settings.sampler = Some(sampler_name(recipe.sampling().sampler.kind).to_owned());
+        settings.steps = Some(recipe.sampling().sampler.num_steps);
+        settings.guidance = Some(recipe.sampling().guidance);
         let text = toml::to_string(&settings).map_err(|error| {
             Error::usage(format!("the settings cannot be shown as TOML: {error}"), "use file names in UTF-8")
         })?;
@@ -94,6 +95,7 @@ fn resolve(args: GenerateArgs) -> Outcome<GenerateSettings> {
         device: args.device,
         sampler: args.sampler,
         steps: args.steps.map(usize::from),
+        guidance: args.guidance,
         seed: args.seed,
         length: args.length.into(),
         face: args.face,
