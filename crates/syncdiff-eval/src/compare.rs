@@ -26,8 +26,10 @@ pub struct FaceSeries {
 /// What one comparison gives.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClipFigures {
-    /// Frames of reference and generated clip.
-    pub frames: [usize; 2],
+    /// Lip opening of every frame of the reference.
+    pub reference_opening: Vec<Option<f64>>,
+    /// Lip opening of every frame of the generated clip.
+    pub opening: Vec<Option<f64>>,
     /// Correlation over time of the lip opening, generated against reference.
     pub opening_correlation: Option<f64>,
     /// The reference's opening against itself half a clip away: what chance gives.
@@ -157,7 +159,6 @@ pub fn compare(tools: &Tools, models: &FaceModels, reference: &Reference, genera
         before = Some((x, y));
     }
     Ok(ClipFigures {
-        frames: [truth.opening.len(), ours.opening.len()],
         opening_correlation: correlation(&a, &b),
         opening_correlation_other_time: correlation(&a, &shifted(&a)),
         opening_range_ratio: Some(deviation(&b) / deviation(&a)).filter(|r| r.is_finite()),
@@ -165,6 +166,8 @@ pub fn compare(tools: &Tools, models: &FaceModels, reference: &Reference, genera
         mouth_psnr_u8wrap: wrap_sum / count,
         mouth_ssim: ssim_sum / count,
         flicker_ratio: our_change / truth_change,
+        reference_opening: truth.opening.clone(),
+        opening: ours.opening,
     })
 }
 

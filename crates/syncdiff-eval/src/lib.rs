@@ -8,6 +8,6 @@ mod sheet;
 
 pub use compare::{CROP, ClipFigures, FaceSeries, Reference, compare, measure_faces, mouth, read_frames};
 pub use error::{EvalError, EvalResult};
-pub use lips::{correlation, shifted};
+pub use lips::{correlation, motion, shifted};
 pub use picture::{mse, psnr, psnr_u8wrap, ssim};
 pub use sheet::{SheetRow, contact_sheet};

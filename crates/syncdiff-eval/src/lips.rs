@@ -24,6 +24,17 @@ pub fn shifted(a: &[f64]) -> Vec<f64> {
     b
 }
 
+/// Mean absolute change of the lip opening from one frame to the next, over neighbours that both are `chosen` and show
+/// a face; `None` without such a pair.
+pub fn motion(opening: &[Option<f64>], chosen: &[bool]) -> Option<f64> {
+    let pairs = opening.windows(2).zip(chosen.windows(2));
+    let changes: Vec<f64> = pairs
+        .filter(|(_, chosen)| chosen[0] && chosen[1])
+        .filter_map(|(opening, _)| Some((opening[1]? - opening[0]?).abs()))
+        .collect();
+    (!changes.is_empty()).then(|| changes.iter().sum::<f64>() / changes.len() as f64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +45,14 @@ mod tests {
         assert!((correlation(&[0.0, 1.0, 2.0], &[3.0, 2.0, 1.0]).unwrap() + 1.0).abs() < 1e-12);
         assert!(correlation(&[1.0, 1.0, 1.0], &[3.0, 2.0, 1.0]).is_none());
         assert!(correlation(&[1.0, 2.0], &[3.0, 2.0]).is_none());
+    }
+
+    #[test]
+    fn motion_counts_chosen_neighbours_only() {
+        let opening = [Some(0.1), Some(0.3), None, Some(0.2), Some(0.1), Some(0.5)];
+        assert!((motion(&opening, &[true; 6]).unwrap() - 0.7 / 3.0).abs() < 1e-12);
+        assert!((motion(&opening, &[true, true, true, true, true, false]).unwrap() - 0.3 / 2.0).abs() < 1e-12);
+        assert_eq!(motion(&opening, &[true, false, true, true, false, false]), None);
     }
 
     #[test]

@@ -11,11 +11,14 @@ use syncdiff::device::{DeviceChoice, resolve};
 use syncdiff::progress::{Cancel, Watch};
 use syncdiff::report::write_json;
 use syncdiff::settings::{Composite, Silence};
+use syncdiff::silence::speech_frames;
 use syncdiff::{Error, GenerateSettings, Outcome, generate};
 use syncdiff_data::{ClipSource, read_manifest};
-use syncdiff_eval::{CROP, ClipFigures, Reference, SheetRow, compare, contact_sheet, mouth, psnr, read_frames, ssim};
+use syncdiff_eval::{
+    CROP, ClipFigures, Reference, SheetRow, compare, contact_sheet, motion, mouth, psnr, read_frames, ssim,
+};
 use syncdiff_face::{Affine, FaceModels, KeepMask, PasteMask, paste_back, warp};
-use syncdiff_media::{Frame, LengthPolicy, Tools, write_png};
+use syncdiff_media::{Frame, LengthPolicy, Rational, Tools, decode_speech, probe, write_png};
 use syncdiff_model::LipSync;
 use syncdiff_model::generate::{rgb_to_tensor, tensor_to_rgb};
 
@@ -85,6 +88,11 @@ struct Row {
     autoencoder_mouth_psnr: f64,
     autoencoder_mouth_ssim: f64,
     seconds_per_frame: f64,
+    /// Frames in which the own speech is silent.
+    silent_frames: usize,
+    /// Mean change of the lip opening from frame to frame while the speech is silent: of the original and of the
+    /// generated clip.
+    silent_motion: Option<[f64; 2]>,
 }
 
 pub(crate) fn run(args: &EvalArgs, cancel: &Cancel) -> Outcome<u8> {
@@ -179,17 +187,32 @@ impl<'a> Scorer<'a> {
         let reference = Reference::read(self.tools, &self.models, &clip.path)?;
         let (psnr, ssim) = reconstruction(self.tools, &reference, &self.model, &clip.path)?;
         let score = |generated: &Path| compare(self.tools, &self.models, &reference, generated);
+        let own_speech = score(&own)?;
+        let silent = self.silent(&clip.path, own_speech.opening.len())?;
+        let still = |opening: &[Option<f64>]| motion(opening, &silent);
         Ok(Row {
+            silent_frames: silent.iter().filter(|silent| **silent).count(),
+            silent_motion: still(&own_speech.reference_opening).zip(still(&own_speech.opening)).map(<[f64; 2]>::from),
             clip: clip.key(),
             speaker: clip.speaker.clone(),
             corpus: clip.corpus.clone(),
-            own_speech: score(&own)?,
+            own_speech,
             other_speech: score(&wrong)?,
             other_speech_from: other.key(),
             autoencoder_mouth_psnr: psnr,
             autoencoder_mouth_ssim: ssim,
             seconds_per_frame: report.seconds.per_output_frame,
         })
+    }
+
+    /// For each frame of a clip: is its own speech silent?
+    fn silent(&self, clip: &Path, frames: usize) -> Outcome<Vec<bool>> {
+        let info = probe(self.tools, clip)?;
+        let samples = decode_speech(self.tools, &info)?.samples;
+        let rate = info.video.as_ref().map_or(Rational::new(25, 1), |video| video.average_rate);
+        let model_frame = |frame: usize| frame * 25 * rate.den as usize / rate.num as usize;
+        let speaking = speech_frames(&samples, model_frame(frames) + 1);
+        Ok((0..frames).map(|frame| !speaking[model_frame(frame)]).collect())
     }
 
     fn sheet(&self, clip: &ClipSource) -> Outcome<()> {
@@ -296,7 +319,7 @@ fn summary(rows: &[Row]) -> String {
     corpora.sort_unstable();
     corpora.dedup();
     let mut lines = vec![format!(
-        "{:<10} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "{:<10} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
         "corpus",
         "clips",
         "opening",
@@ -308,6 +331,7 @@ fn summary(rows: &[Row]) -> String {
         "SSIM",
         "AE SSIM",
         "flicker",
+        "chatter",
         "s/frame"
     )];
     for corpus in corpora.into_iter().map(Some).chain([None]) {
@@ -317,7 +341,7 @@ fn summary(rows: &[Row]) -> String {
             values.iter().sum::<f64>() / values.len() as f64
         };
         lines.push(format!(
-            "{:<10} {:>5} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.2} {:>8.2} {:>8.4} {:>8.4} {:>8.3} {:>8.3}",
+            "{:<10} {:>5} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.2} {:>8.2} {:>8.4} {:>8.4} {:>8.3} {:>8.3} {:>8.3}",
             corpus.unwrap_or("all"),
             chosen.len(),
             mean(&|r| r.own_speech.opening_correlation),
@@ -329,6 +353,7 @@ fn summary(rows: &[Row]) -> String {
             mean(&|r| Some(r.own_speech.mouth_ssim)),
             mean(&|r| Some(r.autoencoder_mouth_ssim)),
             mean(&|r| Some(r.own_speech.flicker_ratio)),
+            mean(&|r| r.silent_motion.map(|[original, generated]| generated / original)),
             mean(&|r| Some(r.seconds_per_frame)),
         ));
     }
