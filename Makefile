@@ -5,7 +5,7 @@
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 CARGO ?= cargo
-SYNCDIFF := $(CARGO) run --quiet --release --locked -p syncdiff --
+SYNCDIFF := "$${CARGO_TARGET_DIR:-target}/release/syncdiff"
 
 .PHONY: all demo test tools face-models build clean-demo
 
@@ -23,8 +23,9 @@ tools:
 	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -q --no-install-recommends $$missing; \
 	fi
 
+# The whole workspace, always: built crate by crate, the tensor library would be compiled once for each set of features.
 build: tools
-	$(CARGO) build --release --locked -p syncdiff
+	$(CARGO) build --release --locked --workspace
 
 face-models: build
 	$(SYNCDIFF) models pull
@@ -32,12 +33,10 @@ face-models: build
 demo: face-models
 	sh scripts/demo.sh
 
-# The whole workspace is built first, with all its tests: built crate by crate, the tensor library would be compiled
-# once for each set of features.
 test: tools
 	$(CARGO) fmt --all --check
 	$(CARGO) build --release --locked --workspace --all-targets
-	"$${CARGO_TARGET_DIR:-target}/release/syncdiff" models pull
+	$(SYNCDIFF) models pull
 	$(CARGO) test --release --locked --workspace
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 

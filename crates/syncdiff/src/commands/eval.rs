@@ -15,7 +15,8 @@ use syncdiff::silence::speech_frames;
 use syncdiff::{Error, GenerateSettings, Outcome, generate};
 use syncdiff_data::{ClipSource, read_manifest};
 use syncdiff_eval::{
-    CROP, ClipFigures, Reference, SheetRow, compare, contact_sheet, motion, mouth, psnr, read_frames, ssim,
+    CROP, ClipFigures, Reference, SheetRow, compare, contact_sheet, correlation, measure_faces, motion, mouth, psnr,
+    read_frames, ssim,
 };
 use syncdiff_face::{Affine, FaceModels, KeepMask, PasteMask, paste_back, warp};
 use syncdiff_media::{Frame, LengthPolicy, Rational, Tools, decode_speech, probe, write_png};
@@ -85,6 +86,9 @@ struct Row {
     own_speech: ClipFigures,
     other_speech: ClipFigures,
     other_speech_from: String,
+    /// Correlation of the true openings of both clips, over the shorter one: what a perfect model would score with the
+    /// other speech.
+    other_truth_correlation: Option<f64>,
     autoencoder_mouth_psnr: f64,
     autoencoder_mouth_ssim: f64,
     seconds_per_frame: f64,
@@ -199,10 +203,18 @@ impl<'a> Scorer<'a> {
             own_speech,
             other_speech: score(&wrong)?,
             other_speech_from: other.key(),
+            other_truth_correlation: self.truths_correlation(&reference, other)?,
             autoencoder_mouth_psnr: psnr,
             autoencoder_mouth_ssim: ssim,
             seconds_per_frame: report.seconds.per_output_frame,
         })
+    }
+
+    fn truths_correlation(&self, reference: &Reference, other: &ClipSource) -> Outcome<Option<f64>> {
+        let faces = measure_faces(self.tools, &self.models, &other.path)?;
+        let pairs = reference.faces.opening.iter().zip(&faces.opening);
+        let (a, b): (Vec<f64>, Vec<f64>) = pairs.filter_map(|(a, b)| Some(((*a)?, (*b)?))).unzip();
+        Ok(correlation(&a, &b))
     }
 
     /// For each frame of a clip: is its own speech silent?
@@ -319,11 +331,12 @@ fn summary(rows: &[Row]) -> String {
     corpora.sort_unstable();
     corpora.dedup();
     let mut lines = vec![format!(
-        "{:<10} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "{:<10} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
         "corpus",
         "clips",
         "opening",
         "wrong",
+        "perfect",
         "shifted",
         "range",
         "PSNR",
@@ -341,11 +354,12 @@ fn summary(rows: &[Row]) -> String {
             values.iter().sum::<f64>() / values.len() as f64
         };
         lines.push(format!(
-            "{:<10} {:>5} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.2} {:>8.2} {:>8.4} {:>8.4} {:>8.3} {:>8.3} {:>8.3}",
+            "{:<10} {:>5} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.2} {:>8.2} {:>8.4} {:>8.4} {:>8.3} {:>8.3} {:>8.3}",
             corpus.unwrap_or("all"),
             chosen.len(),
             mean(&|r| r.own_speech.opening_correlation),
             mean(&|r| r.other_speech.opening_correlation),
+            mean(&|r| r.other_truth_correlation),
             mean(&|r| r.own_speech.opening_correlation_other_time),
             mean(&|r| r.own_speech.opening_range_ratio),
             mean(&|r| Some(r.own_speech.mouth_psnr)),
