@@ -6,7 +6,7 @@
 
 use crate::diffusion::{Denoiser, Prediction};
 use crate::nn::Conv1x1;
-use crate::unet::{UNet, UNetConfig};
+use crate::unet::{PreparedContext, UNet, UNetConfig};
 use crate::weights::Remap;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -105,9 +105,11 @@ impl LatentDenoiser {
         self.unet.forward(Tensor::cat(vec![z, condition], 1), timesteps, context)
     }
 
-    /// Binds the conditions of one sampling run.
+    /// Binds the conditions of one sampling run: what does not change over its steps is computed here, once.
     pub fn bind(&self, priors: &VisualPriors, context: Tensor<3>, prediction: Prediction) -> BoundDenoiser<'_> {
-        BoundDenoiser { denoiser: self, condition: self.condition(priors), context, prediction, guide: None }
+        let prepared = self.unet.prepare_context(context.clone());
+        let condition = self.condition(priors);
+        BoundDenoiser { denoiser: self, condition, context, prepared, prediction, guidance: None }
     }
 }
 
@@ -116,15 +118,11 @@ pub struct BoundDenoiser<'a> {
     denoiser: &'a LatentDenoiser,
     condition: Tensor<4>,
     context: Tensor<3>,
+    /// Of the context; under guidance of the context and, behind it in the batch, of the tokens of no speech.
+    prepared: PreparedContext,
     prediction: Prediction,
-    guide: Option<Guide>,
-}
-
-/// What classifier-free guidance compares with.
-struct Guide {
-    weight: f32,
-    /// Tokens of no speech.
-    mute: Tensor<3>,
+    /// Weight of classifier-free guidance.
+    guidance: Option<f32>,
 }
 
 impl BoundDenoiser<'_> {
@@ -133,28 +131,33 @@ impl BoundDenoiser<'_> {
     ///
     /// # Shapes
     /// mute: as the context, or with a batch of 1
-    pub fn guided(mut self, weight: f32, mute: Tensor<3>) -> Self {
+    pub fn guided(self, weight: f32, mute: Tensor<3>) -> Self {
+        if weight == 1.0 {
+            return self;
+        }
         let [batch, tokens, dim] = self.context.dims();
-        self.guide = (weight != 1.0).then(|| Guide { weight, mute: mute.expand([batch, tokens, dim]) });
-        self
+        // Both answers come from one pass: twice the batch keeps the cores busier than two passes.
+        let both = Tensor::cat(vec![self.context.clone(), mute.expand([batch, tokens, dim])], 0);
+        Self {
+            prepared: self.denoiser.unet.prepare_context(both),
+            condition: self.condition.repeat_dim(0, 2),
+            guidance: Some(weight),
+            ..self
+        }
     }
 }
 
 impl Denoiser for BoundDenoiser<'_> {
     fn denoise(&self, x_t: Tensor<4>, timesteps: &[usize]) -> Tensor<4> {
-        let Some(Guide { weight, mute }) = &self.guide else {
-            return self.denoiser.forward(x_t, self.condition.clone(), timesteps, self.context.clone());
+        let run = |x_t: Tensor<4>, timesteps: &[usize]| {
+            let x = Tensor::cat(vec![x_t, self.condition.clone()], 1);
+            self.denoiser.unet.forward_prepared(x, timesteps, &self.prepared)
         };
-        // Both answers in one pass: twice the batch keeps the cores busier than two passes.
+        let Some(weight) = self.guidance else { return run(x_t, timesteps) };
         let batch = timesteps.len();
-        let both = self.denoiser.forward(
-            x_t.repeat_dim(0, 2),
-            self.condition.clone().repeat_dim(0, 2),
-            &timesteps.repeat(2),
-            Tensor::cat(vec![self.context.clone(), mute.clone()], 0),
-        );
+        let both = run(x_t.repeat_dim(0, 2), &timesteps.repeat(2));
         let (with, without) = (both.clone().narrow(0, 0, batch), both.narrow(0, batch, batch));
-        without.clone() + (with - without) * *weight
+        without.clone() + (with - without) * weight
     }
 
     fn prediction(&self) -> Prediction {

@@ -11,7 +11,9 @@ pub mod generate;
 pub mod lipsync;
 pub mod nn;
 pub mod preset;
+pub mod reader;
 pub mod unet;
+pub mod video;
 pub mod weights;
 
 pub use error::{Fault, ModelError, ModelResult};

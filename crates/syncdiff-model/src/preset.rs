@@ -153,6 +153,7 @@ impl LipSyncConfig {
                 position_groups: 8,
                 dropout: 0.1,
                 num_frozen_layers: 0,
+                final_norm: true,
             },
             conditioning: ConditioningConfig {
                 dim: 192,

@@ -42,6 +42,7 @@ fn encoder(golden: &Golden, device: &Device) -> AudioEncoder {
         position_groups: size("groups"),
         dropout: 0.0,
         num_frozen_layers: 0,
+        final_norm: true,
     };
     load_into(config.init(device).unwrap(), golden.weights(), &AudioEncoder::remap()).unwrap()
 }
@@ -163,16 +164,23 @@ fn golden_audio_net_and_the_chain_with_the_filter() {
             let weights = golden.weights_under(&format!("{name}."));
             load_into(AudioNet::new(dim, &device), &weights, &AudioNet::remap()).unwrap()
         };
-        for dim in [64, 128] {
+        let dims: Vec<usize> =
+            golden.io.keys().filter_map(|name| name.strip_prefix("out.audionet")?.parse().ok()).collect();
+        assert!(!dims.is_empty());
+        for dim in dims {
             let y = net(&format!("audionet{dim}"), dim).forward(golden.tensor::<3>("in.ds", &device));
             golden.assert_close(&format!("out.audionet{dim}"), y, 2e-5, 1e-4);
         }
+        // The chain is that of the filter which looks at a part of its channels.
+        let configs = golden.case["config"].as_object().unwrap();
+        let (name, config) = configs.iter().find(|(name, _)| name.starts_with("difftalk")).expect("DiffTalk's filter");
+        let number = |path: &str| config.pointer(path).and_then(serde_json::Value::as_u64).expect("a number") as usize;
+        let (attended, dim) = (number("/kw/dim_aud"), number("/D"));
         let smooth = golden.tensor::<4>("in.audio_smooth", &device);
         let [batch, window, rows, characters] = smooth.dims();
-        let codes = net("audionet64", 64).forward(smooth.reshape([batch * window, rows, characters]));
-        let weights = golden.weights_under("difftalk_s8_d32.");
-        let filter = TemporalFilter::new(window, 32, &device).unwrap();
-        let filter = load_into(filter, &weights, &TemporalFilter::remap()).unwrap();
-        golden.assert_close("out.difftalk_chain", filter.forward(codes.reshape([batch, window, 64])), 2e-5, 1e-4);
+        let codes = net(&format!("audionet{dim}"), dim).forward(smooth.reshape([batch * window, rows, characters]));
+        let filter = TemporalFilter::new(window, attended, &device).unwrap();
+        let filter = load_into(filter, &golden.weights_under(&format!("{name}.")), &TemporalFilter::remap()).unwrap();
+        golden.assert_close("out.difftalk_chain", filter.forward(codes.reshape([batch, window, dim])), 2e-5, 1e-4);
     }
 }

@@ -7,7 +7,8 @@ mod gradients;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use common::{Golden, goldens, values};
-use syncdiff_model::autoencoder::{Autoencoder, AutoencoderConfig};
+use syncdiff_model::autoencoder::discriminator::{adaptive_weight, deception_loss, hinge_loss};
+use syncdiff_model::autoencoder::{Autoencoder, AutoencoderConfig, PatchDiscriminator};
 use syncdiff_model::weights::{Remap, load_into};
 
 fn config(golden: &Golden) -> AutoencoderConfig {
@@ -72,6 +73,65 @@ fn golden_autoencoder_normalisation_probes() {
         let (block, attention) = model.encoder_mid();
         golden.assert_close("out.probe_mid_block_1", block.forward(x.clone()), 1e-4, 0.0);
         golden.assert_close("out.probe_mid_attn_1", attention.forward(x), 1e-4, 0.0);
+    }
+}
+
+fn load_discriminator(golden: &Golden, device: &Device) -> PatchDiscriminator {
+    let weights = match &golden.weights {
+        Some(_) => golden.weights_under("loss_disc."),
+        None => {
+            golden.generated_weights("/weight_generator/discriminator_tensors", "/weight_generator/discriminator_seed")
+        }
+    };
+    let [width, channels, _, _] = weights["main.0.weight"].shape()[..] else { panic!("a convolution") };
+    load_into(PatchDiscriminator::new(channels, width, device), &weights, &PatchDiscriminator::remap()).unwrap()
+}
+
+/// The losses of adversarial training with their adaptive weight, and the gradients of the autoencoder's.
+#[test]
+fn golden_autoencoder_losses_and_gradients() {
+    let device = Device::flex().autodiff();
+    for golden in goldens("ldm_vq") {
+        let model = load(&golden, &device);
+        let discriminator = load_discriminator(&golden, &device);
+        let x: Tensor<4> = golden.tensor("in.image", &device);
+        let scalar = |name: &str, found: f64| {
+            common::assert_close_f64(name, &[found], &golden.f64(&format!("out.{name}")), 2e-5, 1e-4);
+        };
+        let value = |loss: &Tensor<1>| f64::from(loss.clone().into_scalar::<f32>());
+        // A graph is spent by one walk back: each of the three walks has its own.
+        let losses = || {
+            let quantized = model.quantize.quantize_for_training(model.encode(x.clone()));
+            let rebuilt = model.decode_quantized(quantized.z);
+            let reconstruction = (x.clone() - rebuilt.clone()).abs().mean();
+            (reconstruction, deception_loss(discriminator.forward(rebuilt.clone())), quantized.loss, rebuilt)
+        };
+        let norm_at_last_layer = |loss: Tensor<1>| {
+            let gradient = model.decoder.last_layer().weight.val().grad(&loss.backward()).expect("a gradient");
+            f64::from(gradient.powi_scalar(2).sum().sqrt().into_scalar::<f32>())
+        };
+        let weight = adaptive_weight(norm_at_last_layer(losses().0), norm_at_last_layer(losses().1));
+        let (reconstruction, deception, codebook, rebuilt) = losses();
+        scalar("gen_nll_loss", value(&reconstruction));
+        scalar("gen_g_loss", value(&deception));
+        scalar("gen_quant_loss", value(&codebook));
+        scalar("gen_d_weight", weight);
+        let total = reconstruction + deception * weight + codebook;
+        scalar("gen_total_loss", value(&total));
+        let named = gradients::gradients_by_name(&model, &total.backward(), &Remap::identity());
+        let names: Vec<&str> = golden.io.keys().filter_map(|name| name.strip_prefix("grad.")).collect();
+        assert!(names.len() >= 4, "{names:?}");
+        for name in names {
+            let stored = format!("grad.{name}");
+            let (gradient, shape) = &named[name];
+            assert_eq!(golden.shape(&stored), shape.as_slice(), "{stored}");
+            gradients::assert_gradient(&stored, gradient, &golden.f32(&stored), 0.0, 2e-3);
+        }
+
+        let (real, fake) = (discriminator.forward(x.clone()), discriminator.forward(rebuilt.detach()));
+        scalar("disc_logits_real_mean", value(&real.clone().mean()));
+        scalar("disc_logits_fake_mean", value(&fake.clone().mean()));
+        scalar("disc_loss", value(&hinge_loss(real, fake)));
     }
 }
 

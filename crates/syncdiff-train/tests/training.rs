@@ -97,6 +97,7 @@ fn speech_task<'a>(device: &Device, clips: &'a [SpeechClip]) -> (SpeechTask<'a>,
         position_groups: 2,
         dropout: 0.1,
         num_frozen_layers: 0,
+        final_norm: true,
     };
     let model = LipReader::new(&config, &device).unwrap();
     (SpeechTask { batch_size: 2, seed: 5, device, clips, valid: clips }, model)

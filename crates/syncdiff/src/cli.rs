@@ -85,8 +85,8 @@ pub(crate) struct GenerateArgs {
     #[arg(long, default_value = "auto", help_heading = "Model")]
     pub(crate) device: DeviceChoice,
 
-    /// Sampler: ddim, dpm++2m or lcm (lcm needs weights distilled for it) [default: the model's own]
-    #[arg(long, value_parser = ["ddim", "dpm++2m", "lcm"], help_heading = "Model")]
+    /// Sampler: ddim, dpm++2m, euler, heun or lcm (lcm needs weights distilled for it) [default: the model's own]
+    #[arg(long, value_parser = ["ddim", "dpm++2m", "euler", "heun", "lcm"], help_heading = "Model")]
     pub(crate) sampler: Option<String>,
 
     /// Steps of the sampler: more are slower [default: the model's own]

@@ -108,8 +108,13 @@ fn read_text(path: &Path) -> Outcome<String> {
 }
 
 /// The words of `--sampler`.
-pub const SAMPLERS: [(&str, SamplerKind); 3] =
-    [("ddim", SamplerKind::Ddim), ("dpm++2m", SamplerKind::DpmPlusPlus2m), ("lcm", SamplerKind::Lcm)];
+pub const SAMPLERS: [(&str, SamplerKind); 5] = [
+    ("ddim", SamplerKind::Ddim),
+    ("dpm++2m", SamplerKind::DpmPlusPlus2m),
+    ("euler", SamplerKind::Euler),
+    ("heun", SamplerKind::Heun),
+    ("lcm", SamplerKind::Lcm),
+];
 
 /// The word of `--sampler` for a kind.
 pub fn sampler_name(kind: SamplerKind) -> &'static str {
@@ -241,7 +246,7 @@ mod tests {
         let chosen = choose_sampler(&own, Some("dpm++2m"), Some(5)).unwrap();
         assert_eq!((chosen.kind, chosen.num_steps), (SamplerKind::DpmPlusPlus2m, 5));
         assert_eq!(choose_sampler(&own, Some("ddim"), None).unwrap(), own);
-        assert_eq!(choose_sampler(&own, Some("euler"), None).unwrap_err().exit_code(), 2);
+        assert_eq!(choose_sampler(&own, Some("rk45"), None).unwrap_err().exit_code(), 2);
         assert_eq!(choose_sampler(&own, None, Some(0)).unwrap_err().exit_code(), 2);
         assert_eq!((choose_guidance(2.0, None).unwrap(), choose_guidance(2.0, Some(1.0)).unwrap()), (2.0, 1.0));
         for senseless in [0.5, 21.0, f32::NAN] {

@@ -38,6 +38,14 @@ pub struct AudioEncoderConfig {
     /// The first layers that do not learn. From 1 on, the front end and the last norm do not learn either; 0 lets
     /// everything learn.
     pub num_frozen_layers: usize,
+    /// Whether the last norm is applied after the last layer. AV-HuBERT applies it when the whole stack is asked for,
+    /// and not when one layer is.
+    #[serde(default = "applied")]
+    pub final_norm: bool,
+}
+
+const fn applied() -> bool {
+    true
 }
 
 impl AudioEncoderConfig {
@@ -52,7 +60,13 @@ impl AudioEncoderConfig {
             position_groups: 16,
             dropout: 0.1,
             num_frozen_layers: 9,
+            final_norm: true,
         }
+    }
+
+    /// AV-HuBERT large, the encoder of its lip reader: 312,910,976 parameters, none of them frozen.
+    pub fn large() -> Self {
+        Self { dim: 1024, num_layers: 24, num_heads: 16, feed_forward_dim: 4096, num_frozen_layers: 0, ..Self::base() }
     }
 
     /// Finds sizes that do not fit each other.
@@ -106,6 +120,7 @@ impl AudioEncoderConfig {
             dropout: DropoutConfig::new(self.dropout).init(),
             heads: self.num_heads,
             num_frozen_layers: self.num_frozen_layers,
+            norm_last: self.final_norm,
         };
         Ok(encoder.freeze_configured())
     }
@@ -114,7 +129,7 @@ impl AudioEncoderConfig {
 /// What an encoder gives.
 #[derive(Debug, Clone)]
 pub struct EncoderOutput {
-    /// After all layers and the final norm, [batch, time, dim].
+    /// After all layers and the final norm (unless it is switched off), [batch, time, dim].
     pub last: Tensor<3>,
     /// After each layer, without the final norm, [batch, time, dim] each.
     pub layers: Vec<Tensor<3>>,
@@ -134,6 +149,8 @@ pub struct AudioEncoder {
     heads: usize,
     #[module(skip)]
     num_frozen_layers: usize,
+    #[module(skip)]
+    norm_last: bool,
 }
 
 impl AudioEncoder {
@@ -172,19 +189,48 @@ impl AudioEncoder {
     /// # Panics
     /// When `lengths` does not name 1 to `time` rows for each utterance.
     pub fn forward(&self, rows: Tensor<3>, lengths: Option<&[usize]>) -> Tensor<3> {
-        self.run(rows, lengths, |_| {})
+        self.run(Some(rows), None, lengths, |_| {})
     }
 
     /// As [`Self::forward`], keeping the output of every layer.
     pub fn forward_layers(&self, rows: Tensor<3>, lengths: Option<&[usize]>) -> EncoderOutput {
+        self.forward_modalities(Some(rows), None, lengths)
+    }
+
+    /// As [`Self::forward_layers`] with sound, sight (after its front end) or both.
+    pub(crate) fn forward_modalities(
+        &self,
+        rows: Option<Tensor<3>>,
+        video: Option<Tensor<3>>,
+        lengths: Option<&[usize]>,
+    ) -> EncoderOutput {
         let mut layers = Vec::with_capacity(self.layers.len());
-        let last = self.run(rows, lengths, |x| layers.push(x.clone()));
+        let last = self.run(rows, video, lengths, |x| layers.push(x.clone()));
         EncoderOutput { last, layers }
     }
 
-    fn run(&self, rows: Tensor<3>, lengths: Option<&[usize]>, mut after_layer: impl FnMut(&Tensor<3>)) -> Tensor<3> {
-        let [batch, time, _] = rows.dims();
-        let device = rows.device();
+    /// The two halves of the fusion, [batch, time, 2 dim]; a half that is absent is zero.
+    fn halves(&self, rows: Option<Tensor<3>>, video: Option<Tensor<3>>) -> Tensor<3> {
+        let audio = rows.map(|rows| self.front_end.forward(rows));
+        let halves = match (audio, video) {
+            (Some(audio), Some(video)) => vec![audio, video],
+            (Some(audio), None) => vec![audio.clone(), audio.zeros_like()],
+            (None, Some(video)) => vec![video.zeros_like(), video],
+            (None, None) => panic!("an utterance needs sound, sight or both"),
+        };
+        Tensor::cat(halves, 2)
+    }
+
+    fn run(
+        &self,
+        rows: Option<Tensor<3>>,
+        video: Option<Tensor<3>>,
+        lengths: Option<&[usize]>,
+        mut after_layer: impl FnMut(&Tensor<3>),
+    ) -> Tensor<3> {
+        let halves = self.halves(rows, video);
+        let [batch, time, _] = halves.dims();
+        let device = halves.device();
         let padding = lengths.filter(|lengths| lengths.iter().any(|length| *length != time)).map(|lengths| {
             let valid = lengths.iter().all(|length| (1..=time).contains(length));
             assert!(lengths.len() == batch && valid, "lengths {lengths:?} of {batch} utterances of {time} rows");
@@ -192,9 +238,7 @@ impl AudioEncoder {
             Tensor::<2, Bool>::from_data(TensorData::new(flags, [batch, time]), &device)
         });
 
-        let audio = self.front_end.forward(rows); // [batch, time, dim]
-        let no_video = audio.zeros_like();
-        let fused = self.fusion_norm.forward(Tensor::cat(vec![audio, no_video], 2)); // [batch, time, 2 dim]
+        let fused = self.fusion_norm.forward(halves); // [batch, time, 2 dim]
         let mut x = self.dropout.forward(self.fusion.forward(fused)); // [batch, time, dim]
         if let Some(padding) = &padding {
             let wide = padding.clone().unsqueeze_dim::<3>(2).expand(x.dims());
@@ -208,7 +252,7 @@ impl AudioEncoder {
             x = layer.forward(x, hidden_keys.clone());
             after_layer(&x);
         }
-        self.final_norm.forward(x)
+        if self.norm_last { self.final_norm.forward(x) } else { x }
     }
 
     /// Marks the configured layers as not learning. `load_into` keeps the marks; a module that was unfrozen as a whole
@@ -245,6 +289,7 @@ mod tests {
             position_groups: 2,
             dropout: 0.0,
             num_frozen_layers,
+            final_norm: true,
         }
     }
 
@@ -257,6 +302,7 @@ mod tests {
     fn base_has_the_published_number_of_parameters() {
         let encoder = AudioEncoderConfig::base().init(&Device::default()).unwrap();
         assert_eq!(encoder.num_params(), 91_039_616);
+        assert_eq!(AudioEncoderConfig::large().init(&Device::default()).unwrap().num_params(), 312_910_976);
         let names = module_shapes(&encoder, &AudioEncoder::remap());
         assert_eq!(names["encoder.pos_conv.0.weight_v"], [768, 48, 128]);
         assert_eq!(names["encoder.layers.11.fc1.weight"], [3072, 768]);
@@ -274,11 +320,26 @@ mod tests {
     }
 
     #[test]
+    fn the_last_norm_is_a_choice() {
+        let device = Device::default();
+        let plain = AudioEncoderConfig { final_norm: false, ..tiny(0) }.init(&device).unwrap();
+        let output = plain.forward_layers(rows(1, 5, &device), None);
+        assert_eq!(output.last.into_data(), output.layers[2].to_data());
+        let normed = AudioEncoder { norm_last: true, ..plain }.forward(rows(1, 5, &device), None);
+        let moments = (normed.clone().mean_dim(2), (normed.clone() * normed).mean_dim(2));
+        assert!(moments.0.abs().max().into_scalar::<f32>() < 1e-5);
+        assert!((moments.1 - 1.0).abs().max().into_scalar::<f32>() < 1e-2);
+    }
+
+    /// NF of the paper's table 6, and none.
+    #[test]
     fn only_layers_that_are_not_frozen_get_gradients() {
         let device = Device::default().autodiff();
-        for frozen in [0, 2] {
-            let encoder = tiny(frozen).init(&device).unwrap();
-            let grads = encoder.forward(rows(1, 7, &device), None).powi_scalar(2).sum().backward();
+        for frozen in [0, 3, 6, 9, 12] {
+            let encoder = AudioEncoderConfig { num_layers: 12, ..tiny(frozen) }.init(&device).unwrap();
+            // An input that takes gradients: with everything frozen there would be none to go back through.
+            let input = rows(1, 7, &device).require_grad();
+            let grads = encoder.forward(input, None).powi_scalar(2).sum().backward();
             let has = |tensor: Tensor<2>| tensor.grad(&grads).is_some();
             assert_eq!(has(encoder.front_end.weight.val()), frozen == 0);
             assert_eq!(encoder.final_norm.gamma.val().grad(&grads).is_some(), frozen == 0);

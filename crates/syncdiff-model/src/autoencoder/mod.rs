@@ -6,10 +6,12 @@
 
 mod blocks;
 mod config;
+pub mod discriminator;
 mod quantizer;
 
 pub use blocks::{AttnBlock, ResnetBlock};
 pub use config::AutoencoderConfig;
+pub use discriminator::PatchDiscriminator;
 pub use quantizer::{Quantized, Quantizer};
 
 use crate::nn::{Conv1x1, Conv3, GroupNorm};

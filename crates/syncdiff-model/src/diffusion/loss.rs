@@ -63,11 +63,11 @@ pub fn diffusion_loss(
     element_weight: Option<Tensor<4>>,
 ) -> DiffusionLoss {
     let [batch, channels, height, width] = predicted.dims();
-    let device = predicted.device();
     let error = predicted - prediction.target(schedule, x_0, noise, timesteps);
     let mut squared = error.clone() * error;
     if weighting != LossWeighting::Uniform {
-        squared = squared * schedule.per_sample(timesteps, &device, |s, t| weighting.weight(s, prediction, t));
+        let weights = schedule.per_sample(timesteps, &squared, |s, t| weighting.weight(s, prediction, t));
+        squared = squared * weights;
     }
     if let Some(weight) = element_weight {
         squared = squared * weight;

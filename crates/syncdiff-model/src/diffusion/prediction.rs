@@ -72,10 +72,9 @@ impl Prediction {
 }
 
 fn levels(schedule: &Schedule, timesteps: &[usize], like: &Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-    let device = like.device();
     (
-        schedule.per_sample(timesteps, &device, |schedule, t| schedule.signal(t)),
-        schedule.per_sample(timesteps, &device, |schedule, t| schedule.noise(t)),
+        schedule.per_sample(timesteps, like, |schedule, t| schedule.signal(t)),
+        schedule.per_sample(timesteps, like, |schedule, t| schedule.noise(t)),
     )
 }
 

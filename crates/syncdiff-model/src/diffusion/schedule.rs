@@ -1,6 +1,6 @@
 //! The forward process: how much of the signal is left at each timestep.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 use crate::error::{ModelError, ModelResult};
 
@@ -88,26 +88,34 @@ impl Schedule {
         0.5 * self.snr(timestep).ln()
     }
 
+    /// The timestep whose [`Self::sigma`] is nearest to `sigma`; the later one of two that are equally near.
+    pub fn nearest_timestep(&self, sigma: f64) -> usize {
+        let above = self.alphas_cumprod.partition_point(|cumprod| ((1.0 - cumprod) / cumprod).sqrt() <= sigma);
+        let below = above.saturating_sub(1);
+        let above = above.min(self.num_timesteps() - 1);
+        if sigma - self.sigma(below) < self.sigma(above) - sigma { below } else { above }
+    }
+
     /// Noisy latents: a x_0 + s noise, one timestep per batch element.
     ///
     /// # Shapes
     /// `x_0` and `noise` [batch, channels, height, width] -> the same
     pub fn q_sample(&self, x_0: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Tensor<4> {
-        let device = x_0.device();
-        let signal = self.per_sample(timesteps, &device, |schedule, t| schedule.signal(t));
-        let sigma = self.per_sample(timesteps, &device, |schedule, t| schedule.noise(t));
+        let signal = self.per_sample(timesteps, &x_0, |schedule, t| schedule.signal(t));
+        let sigma = self.per_sample(timesteps, &x_0, |schedule, t| schedule.noise(t));
         x_0 * signal + noise * sigma
     }
 
-    /// One number per batch element, [batch, 1, 1, 1], computed in `f64` and rounded once.
+    /// One number per batch element, [batch, 1, 1, 1], computed in `f64` and rounded once to the type of `like`.
     pub(crate) fn per_sample(
         &self,
         timesteps: &[usize],
-        device: &Device,
+        like: &Tensor<4>,
         f: impl Fn(&Self, usize) -> f64,
     ) -> Tensor<4> {
-        let values: Vec<f32> = timesteps.iter().map(|t| f(self, *t) as f32).collect();
-        Tensor::from_data(TensorData::new(values, [timesteps.len(), 1, 1, 1]), (device, DType::F32))
+        let values: Vec<f64> = timesteps.iter().map(|t| f(self, *t)).collect();
+        let data = TensorData::new(values, [timesteps.len(), 1, 1, 1]).convert_dtype(like.dtype());
+        Tensor::from_data(data, (&like.device(), like.dtype()))
     }
 }
 
@@ -120,6 +128,7 @@ fn scaled_linear_betas(num_timesteps: usize, start: f64, end: f64) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::Device;
 
     #[test]
     fn table_of_the_paper_schedule() {
@@ -158,6 +167,18 @@ mod tests {
             assert!(matches!(Schedule::scaled_linear(steps, start, end), Err(ModelError::Parameter { .. })));
         }
         assert_eq!(Schedule::scaled_linear(1000, 0.0015, 0.0195).unwrap(), Schedule::paper());
+    }
+
+    #[test]
+    fn the_nearest_timestep_is_found() {
+        let schedule = Schedule::paper();
+        for t in [0, 1, 500, 999] {
+            assert_eq!(schedule.nearest_timestep(schedule.sigma(t)), t);
+        }
+        assert_eq!(schedule.nearest_timestep(0.0), 0);
+        assert_eq!(schedule.nearest_timestep(1e9), 999);
+        let between = |share: f64| schedule.sigma(700) + share * (schedule.sigma(701) - schedule.sigma(700));
+        assert_eq!((schedule.nearest_timestep(between(0.4)), schedule.nearest_timestep(between(0.6))), (700, 701));
     }
 
     #[test]

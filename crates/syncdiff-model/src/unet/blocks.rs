@@ -1,7 +1,7 @@
 //! Residual block with time embedding, down- and up-sampling, and the stage that joins them.
 
 use super::config::UNetConfig;
-use super::transformer::SpatialTransformer;
+use super::transformer::{CrossContext, SpatialTransformer};
 use crate::nn::{Conv1x1, Conv3, GroupNorm, upsample_nearest_2x};
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
@@ -104,7 +104,17 @@ impl Stage {
         self.res.as_ref()
     }
 
-    pub(super) fn forward(&self, mut x: Tensor<4>, emb: &Tensor<2>, context: &Tensor<3>) -> Tensor<4> {
+    pub(super) fn transformer(&self) -> Option<&SpatialTransformer> {
+        self.transformer.as_ref()
+    }
+
+    /// `contexts` are those of the network's transformers from this stage on; a stage that has one takes the first.
+    pub(super) fn forward<'a>(
+        &self,
+        mut x: Tensor<4>,
+        emb: &Tensor<2>,
+        contexts: &mut impl Iterator<Item = &'a CrossContext>,
+    ) -> Tensor<4> {
         if let Some(conv) = &self.conv_in {
             x = conv.forward(x);
         }
@@ -115,7 +125,7 @@ impl Stage {
             x = res.forward(x, emb.clone());
         }
         if let Some(transformer) = &self.transformer {
-            x = transformer.forward(x, context.clone());
+            x = transformer.forward_prepared(x, contexts.next().expect("one context per transformer"));
         }
         if let Some(up) = &self.up {
             x = up.conv.forward(upsample_nearest_2x(x));

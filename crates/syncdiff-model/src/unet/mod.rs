@@ -19,6 +19,15 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use syncdiff_kernels::silu;
+use transformer::CrossContext;
+
+/// A context after the projections of every cross-attention, from [`UNet::prepare_context`]: what is constant over the
+/// steps of a sampler. With one token these are the results of the attentions themselves.
+#[derive(Clone, Debug)]
+pub struct PreparedContext {
+    /// In the order in which the transformers run.
+    layers: Vec<CrossContext>,
+}
 
 /// The U-Net. Predicts noise, x0 or v from the noisy latent joined with its visual conditions.
 #[derive(Module, Debug)]
@@ -99,11 +108,33 @@ impl UNet {
         self.time_embed_2.forward(silu(self.time_embed_0.forward(x)))
     }
 
+    /// Projects a context for every cross-attention, once for all steps that use it.
+    ///
+    /// # Shapes
+    /// [batch, tokens, context_dim]
+    ///
+    /// # Source
+    /// SyncDiff has one token, and its cross-attentions are constant over pixels and steps (METHOD section 11).
+    pub fn prepare_context(&self, context: Tensor<3>) -> PreparedContext {
+        let before = self.input_blocks.iter().filter_map(Stage::transformer);
+        let after = self.output_blocks.iter().filter_map(Stage::transformer);
+        let transformers = before.chain([&self.middle_block_1]).chain(after);
+        PreparedContext { layers: transformers.map(|transformer| transformer.prepare(context.clone())).collect() }
+    }
+
     /// # Shapes
     /// x: [batch, in_channels, height, width]; one timestep per image; context: [batch, tokens, context_dim]
     /// -> [batch, out_channels, height, width]
     pub fn forward(&self, x: Tensor<4>, timesteps: &[usize], context: Tensor<3>) -> Tensor<4> {
-        self.forward_traced(x, timesteps, context, &mut |_, _| {})
+        self.forward_prepared(x, timesteps, &self.prepare_context(context))
+    }
+
+    /// [`UNet::forward`] with a context that was prepared before; the results are the same.
+    ///
+    /// # Shapes
+    /// As [`UNet::forward`]
+    pub fn forward_prepared(&self, x: Tensor<4>, timesteps: &[usize], context: &PreparedContext) -> Tensor<4> {
+        self.run(x, timesteps, context, &mut |_, _| {})
     }
 
     /// [`UNet::forward`] that shows every block's output to `observe` under its upstream name (for tests and studies).
@@ -114,23 +145,37 @@ impl UNet {
         context: Tensor<3>,
         observe: &mut dyn FnMut(&str, &Tensor<4>),
     ) -> Tensor<4> {
+        self.run(x, timesteps, &self.prepare_context(context), observe)
+    }
+
+    fn run(
+        &self,
+        x: Tensor<4>,
+        timesteps: &[usize],
+        context: &PreparedContext,
+        observe: &mut dyn FnMut(&str, &Tensor<4>),
+    ) -> Tensor<4> {
         assert_eq!(x.dims()[0], timesteps.len(), "one timestep per image");
         // Every residual block applies SiLU to the embedding first: once is enough.
         let emb = silu(self.embed_timesteps(timesteps, &x.device()));
+        let contexts = &mut context.layers.iter();
         let mut h = x;
         let mut skips = Vec::with_capacity(self.input_blocks.len());
         for (i, block) in self.input_blocks.iter().enumerate() {
-            h = block.forward(h, &emb, &context);
+            h = block.forward(h, &emb, contexts);
             observe(&format!("input_blocks.{i}"), &h);
             skips.push(h.clone());
         }
         h = self.middle_block_0.forward(h, emb.clone());
-        h = self.middle_block_1.forward(h, context.clone());
+        observe("middle_block.0", &h);
+        h = self.middle_block_1.forward_prepared(h, contexts.next().expect("one context per transformer"));
+        observe("middle_block.1", &h);
         h = self.middle_block_2.forward(h, emb.clone());
+        observe("middle_block.2", &h);
         observe("middle_block", &h);
         for (i, block) in self.output_blocks.iter().enumerate() {
             let skip = skips.pop().expect("one skip per output block");
-            h = block.forward(Tensor::cat(vec![h, skip], 1), &emb, &context);
+            h = block.forward(Tensor::cat(vec![h, skip], 1), &emb, contexts);
             observe(&format!("output_blocks.{i}"), &h);
         }
         self.out_2.forward(self.out_0.forward_silu(h))
@@ -161,4 +206,28 @@ pub fn timestep_embedding(timesteps: &[usize], dim: usize) -> Vec<f32> {
         out.extend(args.iter().map(|a| a.sin()));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// METHOD 22 E.
+    #[test]
+    fn timestep_embedding_oracle() {
+        let table = timestep_embedding(&[500], 256);
+        for (i, want) in [
+            (0, -0.883849),
+            (1, 0.945943),
+            (2, 0.848515),
+            (127, 0.998557),
+            (128, -0.467772),
+            (129, 0.324334),
+            (130, -0.529172),
+            (255, 0.053705),
+        ] {
+            // Angles up to 500 are rounded to f32, by up to 1.5e-5.
+            assert!((table[i] - want).abs() < 3e-5, "{i}: {} {want}", table[i]);
+        }
+    }
 }

@@ -37,15 +37,26 @@ impl CrossAttention {
         self.to_out_0.forward(attend(q, k, v, self.heads))
     }
 
+    /// What this layer needs of the context, for any number of queries.
+    ///
     /// With one token the softmax is 1 for every query: the result is one vector for all pixels, and queries and keys
     /// are not needed (their gradients are exactly zero).
-    fn cross_attention(&self, x: Tensor<3>, context: Tensor<3>) -> Tensor<3> {
+    fn prepare(&self, context: Tensor<3>) -> CrossContext {
         let v = self.to_v.forward(context.clone());
         if context.dims()[1] == 1 {
-            return self.to_out_0.forward(v); // [batch, 1, dim], broadcast by the caller's addition
+            return CrossContext::Constant(self.to_out_0.forward(v));
         }
-        self.to_out_0.forward(attend(self.to_q.forward(x), self.to_k.forward(context), v, self.heads))
+        CrossContext::Tokens { k: self.to_k.forward(context), v }
     }
+}
+
+/// A context after the projections of one cross-attention.
+#[derive(Clone, Debug)]
+pub(super) enum CrossContext {
+    /// The whole result of the attention, [batch, 1, dim]: there is one token.
+    Constant(Tensor<3>),
+    /// Keys and values, [batch, tokens, dim].
+    Tokens { k: Tensor<3>, v: Tensor<3> },
 }
 
 /// One transformer block; pre-norm.
@@ -74,9 +85,15 @@ impl TransformerBlock {
         }
     }
 
-    fn forward(&self, x: Tensor<3>, context: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, context: &CrossContext) -> Tensor<3> {
         let x = x.clone() + self.attn1.self_attention(self.norm1.forward(x));
-        let x = x.clone() + self.attn2.cross_attention(self.norm2.forward(x), context);
+        let x = match context {
+            CrossContext::Constant(shift) => x + shift.clone(),
+            CrossContext::Tokens { k, v } => {
+                let q = self.attn2.to_q.forward(self.norm2.forward(x.clone()));
+                x + self.attn2.to_out_0.forward(attend(q, k.clone(), v.clone(), self.attn2.heads))
+            }
+        };
         x.clone() + self.ff_net_2.forward(geglu(self.ff_net_0_proj.forward(self.norm3.forward(x))))
     }
 }
@@ -104,6 +121,14 @@ impl SpatialTransformer {
     /// # Shapes
     /// x: [batch, channels, height, width], context: [batch, tokens, context_dim] -> shape of x
     pub fn forward(&self, x: Tensor<4>, context: Tensor<3>) -> Tensor<4> {
+        self.forward_prepared(x, &self.prepare(context))
+    }
+
+    pub(super) fn prepare(&self, context: Tensor<3>) -> CrossContext {
+        self.transformer_blocks_0.attn2.prepare(context)
+    }
+
+    pub(super) fn forward_prepared(&self, x: Tensor<4>, context: &CrossContext) -> Tensor<4> {
         let [batch, channels, height, width] = x.dims();
         let tokens = self.proj_in.forward(self.norm.forward(x.clone()));
         let tokens = tokens.reshape([batch, channels, height * width]).swap_dims(1, 2); // [batch, pixels, channels]

@@ -27,36 +27,50 @@ pub fn goldens_folder() -> PathBuf {
     }
 }
 
-/// Every variant of `case`, or none (with a line that says so) where the data is absent.
-pub fn goldens(case: &str) -> Vec<Golden> {
-    let folder = goldens_folder().join(case);
-    let Ok(entries) = std::fs::read_dir(&folder) else {
-        println!("skipped: golden data {} absent", folder.display());
+/// The folder and the `case.json` of every golden case, of all kinds; none (with a line that says so) where the data is
+/// absent.
+pub fn cases() -> Vec<(PathBuf, Value)> {
+    let root = goldens_folder();
+    if !root.is_dir() {
+        println!("skipped: golden data {} absent", root.display());
         return Vec::new();
-    };
-    let mut variants: Vec<PathBuf> =
-        entries.map(|entry| entry.unwrap().path()).filter(|path| path.join("case.json").is_file()).collect();
-    variants.sort();
-    assert!(!variants.is_empty(), "{} holds no case.json", folder.display());
-    variants.into_iter().map(|folder| open(&folder)).collect()
-}
-
-/// One named variant, when present: `golden_variant("ldm_unet", "a")`.
-pub fn golden_variant(case: &str, variant: &str) -> Option<Golden> {
-    let folder = goldens_folder().join(case).join(variant);
-    if folder.join("case.json").is_file() {
-        return Some(open(&folder));
     }
-    println!("skipped: golden data {} absent", folder.display());
-    None
+    let mut found = Vec::new();
+    let mut folders = vec![(root.clone(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        if let Ok(text) = std::fs::read_to_string(folder.join("case.json")) {
+            let case = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+            found.push((folder, case));
+        } else if depth < 3 {
+            let inside = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+            folders.extend(inside.filter(|path| path.is_dir()).map(|path| (path, depth + 1)));
+        }
+    }
+    assert!(!found.is_empty(), "{} holds no case.json", root.display());
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found
 }
 
-fn open(folder: &Path) -> Golden {
-    let text = std::fs::read_to_string(folder.join("case.json")).unwrap();
+/// The kind of a case, as its `case.json` says.
+pub fn kind(case: &Value) -> &str {
+    case["case"].as_str().expect("case.json names its case")
+}
+
+/// Every case of a kind, whatever its folder is called.
+pub fn goldens(wanted: &str) -> Vec<Golden> {
+    let cases = cases().into_iter().filter(|(_, case)| kind(case) == wanted);
+    let found: Vec<Golden> = cases.map(|(folder, case)| open(&folder, case)).collect();
+    if found.is_empty() {
+        println!("skipped: golden data of {wanted} absent");
+    }
+    found
+}
+
+fn open(folder: &Path, case: Value) -> Golden {
     let weights = folder.join("weights.safetensors");
     Golden {
         folder: folder.to_path_buf(),
-        case: serde_json::from_str(&text).unwrap(),
+        case,
         io: open_safetensors(&folder.join("io.safetensors")).unwrap(),
         weights: weights.is_file().then(|| open_safetensors(&weights).unwrap()),
     }
@@ -94,10 +108,27 @@ impl Golden {
         Tensor::from_data(TensorData::new(self.f32(name), shape), (device, DType::F32))
     }
 
+    /// As [`Self::tensor`], in `f64`.
+    pub fn tensor_f64<const D: usize>(&self, name: &str, device: &Device) -> Tensor<D> {
+        let shape = self.shape(name).to_vec();
+        Tensor::from_data(TensorData::new(self.f64(name), shape), (device, DType::F64))
+    }
+
     /// `case.json` value at `path` (JSON pointer, `/config/encoder/dim`) as a number.
     pub fn number(&self, path: &str) -> usize {
         let value = self.case.pointer(path).unwrap_or_else(|| panic!("{}: no {path}", self.folder.display()));
         value.as_u64().unwrap_or_else(|| panic!("{path} is {value}")) as usize
+    }
+
+    /// `case.json` value at `path` as a float.
+    pub fn float(&self, path: &str) -> f64 {
+        let value = self.case.pointer(path).unwrap_or_else(|| panic!("{}: no {path}", self.folder.display()));
+        value.as_f64().unwrap_or_else(|| panic!("{path} is {value}"))
+    }
+
+    /// What `case.json` says of a tensor: its shape, and after a semicolon its meaning.
+    pub fn meaning(&self, name: &str) -> &str {
+        self.case["tensors"][name].as_str().unwrap_or_default()
     }
 
     /// The stored weights; panics for a *formula* case (see [`generated_weights`]).
@@ -153,6 +184,11 @@ impl Golden {
 /// All elements of a tensor as `f32`.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().convert_dtype(DType::F32).try_to_vec::<f32>().unwrap()
+}
+
+/// All elements of a tensor as `f64`.
+pub fn values_f64<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+    tensor.into_data().convert_dtype(DType::F64).try_to_vec::<f64>().unwrap()
 }
 
 /// Every `|actual - expected| <= abs + rel * |expected|`; says where the worst value is and how bad.

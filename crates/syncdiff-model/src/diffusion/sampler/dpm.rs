@@ -22,6 +22,68 @@ pub enum End {
     FirstTimestep,
 }
 
+/// Amplitudes of signal and noise of a latent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Level {
+    /// a of x_t = a x_0 + s noise.
+    pub signal: f64,
+    /// s of it.
+    pub noise: f64,
+}
+
+impl Level {
+    /// The clean latent.
+    pub const CLEAN: Self = Self { signal: 1.0, noise: 0.0 };
+
+    /// That of a timestep.
+    pub fn of(schedule: &Schedule, timestep: usize) -> Self {
+        Self { signal: schedule.signal(timestep), noise: schedule.noise(timestep) }
+    }
+
+    /// Half the logarithm of the signal-to-noise ratio.
+    fn lambda(self) -> f64 {
+        (self.signal / self.noise).ln()
+    }
+}
+
+/// Goes through falling noise `levels`; the last one is where it arrives. `clean(x, i)` estimates x_0 from the latent
+/// at `levels[i]`. The first step is of first order, the last one too with `first_order_end` or when it arrives at the
+/// clean latent.
+///
+/// # Shapes
+/// `start` [batch, channels, height, width], of `levels[0]` -> the same
+///
+/// # Source
+/// LuChengTHU/dpm-solver `multistep_dpm_solver_second_update` ("dpmsolver++").
+pub fn solve(
+    levels: &[Level],
+    first_order_end: bool,
+    start: Tensor<4>,
+    clean: &mut dyn FnMut(&Tensor<4>, usize) -> Tensor<4>,
+) -> Tensor<4> {
+    let mut x = start;
+    let mut previous: Option<(Tensor<4>, f64)> = None; // last x_0, and the lambda it was asked at
+    for (i, pair) in levels.windows(2).enumerate() {
+        let (here, next) = (pair[0], pair[1]);
+        let x_0 = clean(&x, i);
+        if next == Level::CLEAN {
+            return x_0; // the first-order step towards zero noise
+        }
+        let h = next.lambda() - here.lambda();
+        let first_order = first_order_end && i + 2 == levels.len();
+        let data = match previous.take().filter(|_| !first_order) {
+            None => x_0.clone(),
+            Some((x_0_before, lambda_before)) => {
+                let half_slope = h / (2.0 * (here.lambda() - lambda_before)); // 1 / (2 r)
+                x_0.clone() * (1.0 + half_slope) - x_0_before * half_slope
+            }
+        };
+        x = x * (next.noise / here.noise) - data * (next.signal * (-h).exp_m1());
+        previous = Some((x_0, here.lambda()));
+    }
+    x
+}
+
 /// Samples with DPM-Solver++(2M); deterministic.
 ///
 /// # Shapes
@@ -41,28 +103,11 @@ pub fn dpm_plus_plus_2m(
     end: End,
 ) -> ModelResult<Tensor<4>> {
     let timesteps = spacing.timesteps(num_steps, schedule.num_timesteps())?;
-    let level = |t: usize| (schedule.signal(t), schedule.noise(t), schedule.lambda(t));
-    let mut x = start;
-    let mut previous: Option<(Tensor<4>, f64)> = None; // last x_0, and the lambda it was asked at
-    for (i, timestep) in timesteps.iter().enumerate() {
-        let (x_0, _) = ask(denoiser, schedule, &x, *timestep);
-        let last = i + 1 == timesteps.len();
-        if last && end == End::Clean {
-            return Ok(x_0); // the first-order step towards zero noise
-        }
-        let next = if last { 0 } else { timesteps[i + 1] };
-        let ((_, sigma_s, lambda_s), (signal_t, sigma_t, lambda_t)) = (level(*timestep), level(next));
-        let h = lambda_t - lambda_s;
-        let first_order = last && timesteps.len() < FEW_STEPS;
-        let data = match previous.take().filter(|_| !first_order) {
-            None => x_0.clone(),
-            Some((x_0_before, lambda_before)) => {
-                let half_slope = h / (2.0 * (lambda_s - lambda_before)); // 1 / (2 r)
-                x_0.clone() * (1.0 + half_slope) - x_0_before * half_slope
-            }
-        };
-        x = x * (sigma_t / sigma_s) - data * (signal_t * (-h).exp_m1());
-        previous = Some((x_0, lambda_s));
-    }
-    Ok(x)
+    let mut levels: Vec<Level> = timesteps.iter().map(|t| Level::of(schedule, *t)).collect();
+    levels.push(match end {
+        End::Clean => Level::CLEAN,
+        End::FirstTimestep => Level::of(schedule, 0),
+    });
+    let first_order_end = timesteps.len() < FEW_STEPS;
+    Ok(solve(&levels, first_order_end, start, &mut |x, i| ask(denoiser, schedule, x, timesteps[i]).0))
 }

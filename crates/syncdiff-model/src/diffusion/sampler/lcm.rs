@@ -5,15 +5,12 @@ use burn::tensor::Tensor;
 
 use crate::diffusion::denoiser::Denoiser;
 use crate::diffusion::sampler::ask;
+use crate::diffusion::scalings::LcmBoundary;
 use crate::diffusion::schedule::Schedule;
 use crate::error::{ModelError, ModelResult};
 
 /// Timesteps that the distillation trains on.
 pub const LCM_GRID: usize = 50;
-/// Standard deviation of the data in the boundary condition.
-const SIGMA_DATA: f64 = 0.5;
-/// Factor on the timestep in the boundary condition.
-const TIMESTEP_SCALING: f64 = 10.0;
 
 /// The timesteps of `num_steps` steps, noisiest first; 4 of 1000 are 999, 759, 499, 259.
 ///
@@ -34,13 +31,6 @@ pub fn lcm_timesteps(num_steps: usize, num_timesteps: usize) -> ModelResult<Vec<
     Ok((0..num_steps).map(|k| (LCM_GRID - k * LCM_GRID / num_steps) * stride - 1).collect())
 }
 
-/// (c_skip, c_out) of f = c_skip x_t + c_out x_0, which is x_t itself at timestep 0.
-pub fn boundary_scalings(timestep: f64) -> (f64, f64) {
-    let scaled = TIMESTEP_SCALING * timestep;
-    let sum = scaled * scaled + SIGMA_DATA * SIGMA_DATA;
-    (SIGMA_DATA * SIGMA_DATA / sum, scaled / sum.sqrt())
-}
-
 /// Samples a consistency model. `noise(step)` gives unit normal noise of the latents' shape for all steps but the last.
 ///
 /// # Shapes
@@ -59,7 +49,7 @@ pub fn lcm(
     let mut x = start;
     for (i, timestep) in timesteps.iter().enumerate() {
         let (x_0, _) = ask(denoiser, schedule, &x, *timestep);
-        let (c_skip, c_out) = boundary_scalings(*timestep as f64);
+        let (c_skip, c_out) = LcmBoundary::PUBLISHED.at(*timestep);
         x = x_0 * c_out + x * c_skip;
         if let Some(next) = timesteps.get(i + 1) {
             x = x * schedule.signal(*next) + noise(i) * schedule.noise(*next);

@@ -5,6 +5,7 @@
 
 pub mod ddim;
 pub mod dpm;
+pub mod edm;
 pub mod lcm;
 
 use burn::tensor::Tensor;
@@ -77,6 +78,10 @@ pub enum SamplerKind {
     DpmPlusPlus2m,
     /// Multi-step sampling of a consistency model.
     Lcm,
+    /// Euler steps on the noise levels of EDM.
+    Euler,
+    /// Heun steps on the noise levels of EDM: two evaluations a step, one in the last.
+    Heun,
 }
 
 /// A chosen sampler.
@@ -85,9 +90,9 @@ pub enum SamplerKind {
 pub struct Sampler {
     /// The algorithm.
     pub kind: SamplerKind,
-    /// Number of evaluations of the denoiser.
+    /// Number of steps: evaluations of the denoiser, but for `Heun`.
     pub num_steps: usize,
-    /// Which timesteps are visited; a consistency model has its own.
+    /// Which timesteps are visited; `Lcm`, `Euler` and `Heun` have their own.
     pub spacing: Spacing,
     /// Fresh noise of DDIM: 0 none, 1 as much as DDPM. Other samplers have no such value and want 0.
     pub eta: f64,
@@ -104,7 +109,10 @@ impl Sampler {
     pub fn check(&self, schedule: &Schedule) -> ModelResult<()> {
         match self.kind {
             SamplerKind::Lcm => lcm::lcm_timesteps(self.num_steps, schedule.num_timesteps()).map(drop)?,
-            _ => self.spacing.timesteps(self.num_steps, schedule.num_timesteps()).map(drop)?,
+            SamplerKind::Euler | SamplerKind::Heun => edm::karras_timesteps(schedule, self.num_steps).map(drop)?,
+            SamplerKind::Ddim | SamplerKind::DpmPlusPlus2m => {
+                self.spacing.timesteps(self.num_steps, schedule.num_timesteps()).map(drop)?
+            }
         }
         if !(0.0..=1.0).contains(&self.eta) {
             return Err(ModelError::parameter("sampler", "eta", self.eta, "must lie in 0 to 1"));
@@ -155,6 +163,8 @@ impl Sampler {
                 dpm::dpm_plus_plus_2m(denoiser, schedule, start, self.num_steps, self.spacing, end)
             }
             SamplerKind::Lcm => lcm::lcm(denoiser, schedule, start, self.num_steps, &mut noise),
+            SamplerKind::Euler => edm::edm(denoiser, schedule, start, self.num_steps, edm::Order::First),
+            SamplerKind::Heun => edm::edm(denoiser, schedule, start, self.num_steps, edm::Order::Second),
         }
     }
 }
@@ -206,6 +216,8 @@ mod tests {
             Sampler { kind: SamplerKind::DpmPlusPlus2m, ..Sampler::PAPER },
             Sampler { kind: SamplerKind::Lcm, eta: 1.0, num_steps: 4, ..Sampler::PAPER },
             Sampler { kind: SamplerKind::Lcm, num_steps: 51, ..Sampler::PAPER },
+            Sampler { kind: SamplerKind::Heun, num_steps: 0, ..Sampler::PAPER },
+            Sampler { kind: SamplerKind::Euler, eta: 0.5, num_steps: 4, ..Sampler::PAPER },
         ] {
             assert!(matches!(sampler.check(&schedule), Err(ModelError::Parameter { .. })), "{sampler:?}");
         }
@@ -226,6 +238,8 @@ mod tests {
             (SamplerKind::Ddim, Spacing::Trailing, 1.0),
             (SamplerKind::DpmPlusPlus2m, Spacing::Trailing, 0.0),
             (SamplerKind::Lcm, Spacing::Trailing, 0.0),
+            (SamplerKind::Euler, Spacing::Trailing, 0.0),
+            (SamplerKind::Heun, Spacing::Trailing, 0.0),
         ] {
             let sampler = Sampler { kind, num_steps: 4, spacing, eta };
             let run = |frames: &[u64]| {
