@@ -4,6 +4,7 @@
 
 pub mod audio;
 pub mod autoencoder;
+pub mod baselines;
 pub mod denoiser;
 pub mod diffusion;
 pub mod error;
@@ -11,6 +12,7 @@ pub mod generate;
 pub mod lipsync;
 pub mod nn;
 pub mod preset;
+pub mod scorers;
 pub mod unet;
 pub mod weights;
 
