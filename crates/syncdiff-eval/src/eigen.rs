@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_square_root_squared_is_the_matrix() {
-        for n in [1, 2, 3, 7, 40] {
+        for n in [1usize, 2, 3, 7, 40] {
             // x x^T of half the rank for the larger ones: half of the eigenvalues are zero.
             let width = n.div_ceil(2);
             let x = noise(n as u64, n * width);

