@@ -24,7 +24,7 @@ pub struct EditCounts {
 impl EditCounts {
     /// Compares word by word.
     pub fn of_words(reference: &str, read: &str) -> Self {
-        let words = |text: &'_ str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         align(&words(reference), &words(read))
     }
 

@@ -163,7 +163,7 @@ impl<'a> Machine<'a> {
 
     /// An unsigned little-endian number of `width` bytes.
     fn unsigned(&mut self, width: usize) -> Step<u32> {
-        Ok(self.take(width)?.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte)))
+        Ok(self.take(width)?.iter().rev().fold(0, |value, byte| (value << 8) | u32::from(*byte)))
     }
 
     /// A number; four bytes are signed.
