@@ -148,7 +148,9 @@ impl Checkpoint {
         let tops = archive.members.keys().filter_map(|name| name.strip_suffix("data.pkl"));
         let top = tops.filter(|top| top.len() > 1 && top.find('/') == Some(top.len() - 1)).min();
         let Some(top) = top.map(str::to_owned) else {
-            return Err(Problem::NotACheckpoint("a zip archive without a data.pkl, for example a .npz or a wheel".into()));
+            return Err(Problem::NotACheckpoint(
+                "a zip archive without a data.pkl, for example a .npz or a wheel".into(),
+            ));
         };
         if archive.members.contains_key(&format!("{top}constants.pkl")) {
             return Err(Problem::Unsupported("TorchScript programs".into()));
@@ -201,7 +203,8 @@ impl Checkpoint {
 
     /// Every tensor must lie inside its storage as the file has it, and all together must not exceed the file by far.
     fn check_tensors(&self) -> Outcome<()> {
-        let limit = self.source.len().saturating_mul(limits::COMPRESSION_RATIO).saturating_add(limits::EXPANDED_ELEMENTS);
+        let limit =
+            self.source.len().saturating_mul(limits::COMPRESSION_RATIO).saturating_add(limits::EXPANDED_ELEMENTS);
         for root in &self.roots {
             let mut total = 0u64;
             for Entry { name, view } in &root.entries {

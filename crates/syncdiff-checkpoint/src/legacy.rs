@@ -69,7 +69,8 @@ fn storages(
     keys: &Pickle,
     big_endian: bool,
 ) -> Outcome<HashMap<Box<str>, (u64, u64)>> {
-    let sizes: HashMap<&str, u64> = arena.storages().map(|storage| (&*storage.key, storage.dtype.size() as u64)).collect();
+    let sizes: HashMap<&str, u64> =
+        arena.storages().map(|storage| (&*storage.key, storage.dtype.size() as u64)).collect();
     let listed = keys.arena.sequence(keys.top);
     let listed = listed.ok_or_else(|| Problem::damaged("the keys of the storages are no list"))?;
     let mut places = HashMap::new();

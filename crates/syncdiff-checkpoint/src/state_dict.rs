@@ -141,7 +141,9 @@ impl Walk<'_> {
                     let name = self.named("", &key)?;
                     tensors.push((name, (**view).clone()));
                 }
-                Node::Tuple(_) | Node::List(_) | Node::Dict(_) | Node::Object(_) => containers.push((index, key, value)),
+                Node::Tuple(_) | Node::List(_) | Node::Dict(_) | Node::Object(_) => {
+                    containers.push((index, key, value))
+                }
                 _ => self.count(1)?,
             }
         }
@@ -157,13 +159,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn module(
-        &mut self,
-        id: Id,
-        parts: [Option<Id>; 3],
-        path: &str,
-        tensors: &mut Vec<(String, View)>,
-    ) -> Outcome<()> {
+    fn module(&mut self, id: Id, parts: [Option<Id>; 3], path: &str, tensors: &mut Vec<(String, View)>) -> Outcome<()> {
         self.enter(id)?;
         let [parameters, buffers, modules] = parts;
         let arena = self.arena;

@@ -182,7 +182,10 @@ impl View {
         let storage_start = storage.first.checked_mul(storage.dtype.size() as u64);
         let storage_len = storage.elements.checked_mul(storage.dtype.size() as u64);
         let (Some(storage_start), Some(storage_len)) = (storage_start, storage_len) else {
-            return Err(Problem::damaged(format!("a storage of {} elements is larger than any file", storage.elements)));
+            return Err(Problem::damaged(format!(
+                "a storage of {} elements is larger than any file",
+                storage.elements
+            )));
         };
         // Index behind the last element, all counted from the first of the storage.
         let last = sizes.iter().zip(&strides).try_fold(offset, |last, (size, stride)| {

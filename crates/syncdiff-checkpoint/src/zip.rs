@@ -131,7 +131,10 @@ impl Archive {
             return Err(Problem::Unsupported(format!("the encrypted zip member {name:?}")));
         }
         if member.method != STORED && member.method != DEFLATED {
-            return Err(Problem::Unsupported(format!("compression method {} of the zip member {name:?}", member.method)));
+            return Err(Problem::Unsupported(format!(
+                "compression method {} of the zip member {name:?}",
+                member.method
+            )));
         }
         let header = source.bytes_at(member.header_offset, LOCAL_LEN)?;
         if header[..4] != LOCAL_SIGNATURE {

@@ -389,7 +389,8 @@ impl Machine {
     /// An object with the content of another container.
     fn object_of(&mut self, class: Id, content: Id) -> Outcome<Node> {
         let mut object = Object { class, args: Vec::new(), state: None, pairs: Vec::new(), elements: Vec::new() };
-        let pair = |entry: &Id| self.arena.sequence(*entry).filter(|pair| pair.len() == 2).map(|pair| (pair[0], pair[1]));
+        let pair =
+            |entry: &Id| self.arena.sequence(*entry).filter(|pair| pair.len() == 2).map(|pair| (pair[0], pair[1]));
         match self.arena.node(content) {
             Node::None => {}
             Node::Dict(pairs) => object.pairs = pairs.clone(),

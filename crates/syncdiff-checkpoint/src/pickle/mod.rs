@@ -111,7 +111,8 @@ impl Arena {
             Node::Dict(pairs) => Some(pairs),
             Node::Object(object) => {
                 let class = self.global(object.class).unwrap_or("");
-                let known = matches!(class, "collections.OrderedDict" | "collections.defaultdict" | "collections.Counter");
+                let known =
+                    matches!(class, "collections.OrderedDict" | "collections.defaultdict" | "collections.Counter");
                 (known || !object.pairs.is_empty()).then_some(&object.pairs)
             }
             _ => None,
