@@ -175,6 +175,43 @@ def lightning():
             "callbacks": callbacks, "lr_schedulers": [], "optimizer_states": [{"state": {}, "param_groups": []}]}
 
 
+def known_layouts():
+    """Files of other networks: a few of their names, in the nesting of the official files."""
+
+    def conv(name, out_channels, in_channels, *kernel, norm=False):
+        pairs = [(f"{name}.0.weight", pattern((out_channels, in_channels, *kernel))), (f"{name}.0.bias", pattern((2,)))]
+        if norm:
+            pairs += [(f"{name}.1.{part}", pattern((2,))) for part in ("weight", "running_mean", "running_var")]
+            pairs += [(f"{name}.1.num_batches_tracked", torch.tensor(3))]
+        return pairs
+
+    def training(tensors):
+        tensors = state(*((f"module.{name}", tensor) for name, tensor in tensors))
+        return {"state_dict": tensors, "optimizer": None, "global_step": 7, "global_epoch": 1}
+
+    face = "face_encoder_blocks.0.0.conv_block"
+    generator = conv(face, 2, 6, 7, 7, norm=True) + [("output_block.1.weight", pattern((3, 2, 1, 1)))]
+    expert = conv("face_encoder.0.conv_block", 2, 15, 7, 7, norm=True)
+    expert += conv("audio_encoder.0.conv_block", 2, 1, 3, 3, norm=True)
+    judge = conv(face, 2, 3, 7, 7) + conv("binary_pred", 1, 2, 1, 1)
+    syncnet = conv("netcnnaud", 2, 1, 3, 3) + conv("netcnnlip", 2, 3, 5, 7, 7) + conv("netfclip", 2, 2)
+    detector = [("conv1_1.weight", pattern((2, 3, 3, 3))), ("conv3_3_norm.weight", pattern((2,)))]
+    detector += [("conv3_3_norm_mbox_conf.weight", pattern((4, 2, 3, 3)))]
+    finetuned = [("encoder.w2v_model.layer_norm.weight", pattern((4,))), ("encoder.w2v_model.mask_emb", pattern((4,)))]
+    finetuned += [("decoder.layers.0.fc1.weight", pattern((4, 2))), ("decoder.embed_tokens.weight", pattern((3, 2)))]
+    save("wav2lip.pth", training(generator), form="legacy", root="state_dict", drop="module.")
+    save("wav2lip_expert.pth", training(expert), form="legacy", root="state_dict", drop="module.")
+    save("wav2lip_disc.pth", training(judge), form="legacy", root="state_dict", drop="module.")
+    save("syncnet_v2.model", state(*syncnet), form="legacy")
+    save("s3fd.pth", state(*detector), form="legacy")
+    save("avhubert_finetuned.pt", {"args": None, "model": state(*finetuned)}, root="model")
+    for net, kernel in (("alex", 11), ("vgg", 3)):
+        perceptual = [("scaling_layer.shift", pattern((1, 3, 1, 1))), ("net.slice1.0.bias", pattern((2,)))]
+        perceptual += [("net.slice1.0.weight", pattern((2, 3, kernel, kernel)))]
+        perceptual += [(f"{name}.model.1.weight", pattern((1, 2, 1, 1))) for name in ("lin0", "lins.0")]
+        save(f"lpips_{net}.pth", state(*perceptual))
+
+
 def module():
     """A whole pickled network, its class unknown to the reader."""
     net_class = foreign("models.net", "Net", (torch.nn.Module,))
@@ -242,6 +279,7 @@ def main():
     save("lightning.ckpt", lightning(), root="state_dict", values={"pytorch-lightning_version": "1.4.2"})
     save("module.pt", module(), tensors=lambda net: dict(net.state_dict()))
     save("bare_tensor.pt", pattern((2, 3)), tensors=lambda tensor: {"tensor": tensor})
+    known_layouts()
     repacked(types_path, "repacked.pt", compress=True)
     repacked(types_path, "big_endian.pt", big_endian=True)
     kinds = [torch.float32, torch.float16, torch.bfloat16]

@@ -89,7 +89,7 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens a file of any form and finds its tensors. Of several mappings that hold tensors the one with the most
-    /// is chosen; [`Self::with_root`] chooses another.
+    /// is chosen; [`Self::choose_root`] chooses another.
     ///
     /// # Errors
     /// [`crate::CheckpointError`], all its kinds but `Absent`.
@@ -260,13 +260,13 @@ impl Checkpoint {
     /// Chooses another mapping, by the path that [`Self::roots`] gives.
     ///
     /// # Errors
-    /// [`crate::CheckpointError::Absent`].
-    pub fn with_root(mut self, path: &str) -> CheckpointResult<Self> {
+    /// [`crate::CheckpointError::Absent`]; the choice then stays as it was.
+    pub fn choose_root(&mut self, path: &str) -> CheckpointResult<()> {
         match self.roots.iter().position(|root| root.path == path) {
             Some(index) => self.choose(index),
             None => return Err(Problem::Absent { what: "mapping", name: path.to_owned() }.at(&self.path)),
         }
-        Ok(self)
+        Ok(())
     }
 
     /// The tensors of the chosen mapping in the order of the file. A `module.` before all names is dropped.

@@ -99,10 +99,10 @@ impl Problem {
         let path = path.to_path_buf();
         match self {
             Self::NotACheckpoint(reason) => CheckpointError::NotACheckpoint { path, reason },
-            Self::Damaged(reason) => CheckpointError::Damaged { path, reason },
+            Self::Damaged(reason) => CheckpointError::Damaged { path, reason: shortened(reason) },
             Self::Refused { budget, found, limit } => CheckpointError::Refused { path, budget, found, limit },
-            Self::Unsupported(feature) => CheckpointError::Unsupported { path, feature },
-            Self::Absent { what, name } => CheckpointError::Absent { path, what, name },
+            Self::Unsupported(feature) => CheckpointError::Unsupported { path, feature: shortened(feature) },
+            Self::Absent { what, name } => CheckpointError::Absent { path, what, name: shortened(name) },
             Self::Io(source) => CheckpointError::Io { path, source },
         }
     }
@@ -111,4 +111,13 @@ impl Problem {
 /// Fails when `found` is beyond `limit`.
 pub(crate) fn within(budget: &'static str, found: u64, limit: u64) -> Outcome<()> {
     if found > limit { Err(Problem::Refused { budget, found, limit }) } else { Ok(()) }
+}
+
+/// A message with names out of the file, which may be megabytes long.
+fn shortened(text: String) -> String {
+    const LONGEST: usize = 400;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
 }

@@ -21,9 +21,9 @@ pub const SAFETENSORS_HEADER_BYTES: u64 = 16 << 20;
 /// Levels of containers inside each other.
 pub const NESTING: u64 = 64;
 /// Values visited while looking for tensors; a value that is reached by two ways counts twice.
-pub const VISITED_VALUES: u64 = 4_000_000;
+pub const VISITED_VALUES: u64 = 2_000_000;
 /// Bytes of the names of all tensors.
-pub const NAME_BYTES: u64 = 64 << 20;
+pub const NAME_BYTES: u64 = 16 << 20;
 /// Axes of a tensor.
 pub const TENSOR_AXES: u64 = 64;
 /// Elements of a tensor that repeats a smaller storage (a stride of 0).

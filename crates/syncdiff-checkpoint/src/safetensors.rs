@@ -58,7 +58,7 @@ pub(crate) fn read(source: &Source) -> Outcome<Header> {
         let entry: Entry = serde_json::from_value(entry)
             .map_err(|error| Problem::damaged(format!("the safetensors header, tensor {name:?}: {error}")))?;
         let dtype = Dtype::from_name(&entry.dtype);
-        let dtype = dtype.ok_or_else(|| Problem::Unsupported(format!("elements of type {}", entry.dtype)))?;
+        let dtype = dtype.ok_or_else(|| Problem::Unsupported(format!("elements of type {:?}", entry.dtype)))?;
         within("the number of axes of a tensor", entry.shape.len() as u64, limits::TENSOR_AXES)?;
         let [start, end] = entry.data_offsets;
         if start > end || end > data_len {

@@ -66,7 +66,7 @@ fn every_fixture_reads_as_pytorch_reads_it() {
 
 #[test]
 fn other_mappings_can_be_chosen_and_foreign_classes_are_named() {
-    let checkpoint = Checkpoint::open(&common::fixtures().join("fairseq.pt")).unwrap();
+    let mut checkpoint = Checkpoint::open(&common::fixtures().join("fairseq.pt")).unwrap();
     let foreign = checkpoint.foreign_classes();
     for name in ["argparse.Namespace", "fairseq.data.dictionary.Dictionary", "some.project.config.AttributeDict"] {
         assert!(foreign.contains(&name), "{foreign:?}");
@@ -75,10 +75,12 @@ fn other_mappings_can_be_chosen_and_foreign_classes_are_named() {
     let Value::List(dictionaries) = symbols.get("dictionaries").unwrap() else { panic!("{symbols:?}") };
     assert_eq!(dictionaries[0].get("indices").and_then(|map| map.get("AH")), Some(&Value::Int(4)));
     assert!(checkpoint.all_tensors().iter().any(|tensor| tensor.name == "last_optimizer_state.state.3.exp_avg"));
-    let other = checkpoint.with_root("task_state.seen.valid").unwrap();
-    assert_eq!(other.read_f32("1").ok(), None);
-    assert_eq!(other.read_f32("0").unwrap(), [1.0, 2.0]);
-    assert!(matches!(other.with_root("nowhere"), Err(CheckpointError::Absent { .. })));
+    checkpoint.choose_root("task_state.seen").unwrap();
+    assert_eq!(checkpoint.read_f32("valid").ok(), None);
+    checkpoint.choose_root("task_state.seen.valid").unwrap();
+    assert_eq!(checkpoint.read_f32("0").unwrap(), [1.0, 2.0]);
+    assert!(matches!(checkpoint.choose_root("nowhere"), Err(CheckpointError::Absent { .. })));
+    assert_eq!(checkpoint.root().unwrap().path, "task_state.seen.valid");
 }
 
 #[test]

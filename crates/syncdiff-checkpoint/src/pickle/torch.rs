@@ -26,7 +26,7 @@ pub(crate) fn call(arena: &Arena, function: &str, args: &[Id]) -> Outcome<Option
         "_rebuild_tensor_v3" => {
             let dtype = args.get(6).and_then(|dtype| arena.global(*dtype)).ok_or_else(|| misused(function))?;
             let known = dtype.strip_prefix("torch.").and_then(Dtype::from_torch);
-            let known = known.ok_or_else(|| Problem::Unsupported(format!("tensors of {dtype}")))?;
+            let known = known.ok_or_else(|| Problem::Unsupported(format!("tensors of {dtype:?}")))?;
             tensor(arena, function, args, Some(known)).map(Some)
         }
         "_rebuild_parameter" | "_rebuild_parameter_with_state" => match args.first() {
@@ -81,7 +81,7 @@ pub(crate) fn persistent(arena: &Arena, id: Id) -> Outcome<Built> {
             let class = arena.global(*class).ok_or_else(bad)?;
             let name = class.rsplit('.').next().unwrap_or(class);
             let dtype = Dtype::from_storage_class(name);
-            let dtype = dtype.ok_or_else(|| Problem::Unsupported(format!("storages of class {class}")))?;
+            let dtype = dtype.ok_or_else(|| Problem::Unsupported(format!("storages of class {class:?}")))?;
             let key = match arena.node(*key) {
                 Node::Text(key) => key.clone(),
                 Node::Int(key) => key.to_string().into(),
