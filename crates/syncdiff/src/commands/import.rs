@@ -32,14 +32,15 @@ pub(crate) fn run(args: &ImportArgs, cancel: &Cancel) -> Outcome<u8> {
 
 /// Refuses a folder that holds anything: a file of it might be the checkpoint itself.
 fn check_new(out: &Path) -> Outcome<()> {
-    match std::fs::read_dir(out) {
-        Ok(mut entries) if entries.next().is_none() => Ok(()),
-        Ok(_) => {
-            Err(Error::usage(format!("the folder {out:?} is not empty"), "give the name of a new folder to --out"))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::io(STAGE, out, error)),
+    let is_empty = match std::fs::read_dir(out) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+        Err(error) => return Err(Error::io(STAGE, out, error)),
+    };
+    if is_empty {
+        return Ok(());
     }
+    Err(Error::usage(format!("the folder {out:?} is not empty"), "give the name of a new folder to --out"))
 }
 
 /// The layout of a file that holds one known network.
