@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use syncdiff_checkpoint::CheckpointError;
+
 /// Result of this crate.
 pub type ModelResult<T> = Result<T, ModelError>;
 
@@ -47,6 +49,9 @@ pub enum ModelError {
         /// `name: file has [..], model needs [..]` (or an element type that cannot be read as a number).
         misshapen: Vec<String>,
     },
+    /// A checkpoint of another project cannot be read.
+    #[error("import: {0}")]
+    Checkpoint(#[from] CheckpointError),
     /// A chosen value is out of range.
     #[error("{stage}: {name} = {value}, but {allowed}")]
     Parameter {
@@ -98,6 +103,9 @@ impl ModelError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Weights { .. } | Self::WeightsMismatch { .. } => Fault::Weights,
+            Self::Checkpoint(CheckpointError::Io { .. }) => Fault::Io,
+            Self::Checkpoint(CheckpointError::Refused { .. }) => Fault::Limit,
+            Self::Checkpoint(_) => Fault::Weights,
             Self::Parameter { .. } => Fault::Parameter,
             Self::Limit { .. } => Fault::Limit,
             Self::Io { .. } => Fault::Io,

@@ -282,4 +282,59 @@ pub(crate) enum ModelsCommand {
     },
     /// Compare every model file that is there with its SHA-256
     Verify,
+    Import(ImportArgs),
+}
+
+/// Turn a checkpoint of another project into a folder of weights
+///
+/// The file is read as data: nothing in it is run, whatever it names. Tensors keep their original names and layout;
+/// the folder gets model.safetensors, config.toml (layout and SHA-256 of the source), a card and weights.toml (SHA-256
+/// of each file).
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Checkpoint of PyTorch (.pt, .pth, .ckpt, .model; old and new form) or .safetensors file
+    #[arg(value_name = "FILE", allow_hyphen_values = true)]
+    pub(crate) file: PathBuf,
+
+    /// Network to take out of it; `auto` knows it by its tensors
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = layout_names())]
+    pub(crate) layout: String,
+
+    /// Folder to write; must be new or empty
+    #[arg(long, value_name = "DIR", allow_hyphen_values = true, required_unless_present = "list")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Element type on disk: f32 is exact, the others halve the size
+    #[arg(long, value_enum, default_value_t = StorageArg::F32)]
+    pub(crate) storage: StorageArg,
+
+    /// Print every tensor of the file (name, type, shape), the layouts and the classes that it names; write nothing
+    #[arg(long)]
+    pub(crate) list: bool,
+}
+
+fn layout_names() -> clap::builder::PossibleValuesParser {
+    let known = syncdiff_model::weights::import::LAYOUTS.iter().map(|layout| layout.name);
+    clap::builder::PossibleValuesParser::new(["auto"].into_iter().chain(known))
+}
+
+/// Element type of tensors on disk.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum StorageArg {
+    /// Exact
+    F32,
+    /// 11 significant bits, values up to 65504
+    F16,
+    /// 8 significant bits
+    Bf16,
+}
+
+impl From<StorageArg> for syncdiff_model::weights::Storage {
+    fn from(storage: StorageArg) -> Self {
+        match storage {
+            StorageArg::F32 => Self::F32,
+            StorageArg::F16 => Self::F16,
+            StorageArg::Bf16 => Self::Bf16,
+        }
+    }
 }

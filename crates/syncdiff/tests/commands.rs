@@ -143,6 +143,65 @@ fn a_missing_python_says_what_to_do() {
     assert_failed(&output, 5, &["/no/such/python", "python3-pip", "--wheel"]);
 }
 
+fn checkpoint(name: &str) -> std::path::PathBuf {
+    common::root().join("crates/syncdiff-checkpoint/tests/fixtures").join(name)
+}
+
+#[test]
+fn a_checkpoint_of_another_project_becomes_a_folder_of_weights() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("generator");
+    let file = checkpoint("wav2lip.pth");
+    let output = syncdiff(&["models", "import", text(&file), "--out", text(&out)]);
+    assert_done(&output);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("wav2lip from Rudrabha/Wav2Lip") && told.contains("36298035"), "{told}");
+    let mut names = names_in(&out);
+    names.sort();
+    assert_eq!(names, ["README.md", "config.toml", "model.safetensors", "weights.toml"]);
+    let weights = syncdiff_model::weights::WeightsFolder::open(&out).unwrap();
+    assert!(weights.config_toml().contains("layout = \"wav2lip\""), "{}", weights.config_toml());
+    let sha256 = syncdiff_model::weights::sha256_of_file(&file).unwrap();
+    assert!(weights.config_toml().contains(&sha256), "{}", weights.config_toml());
+    let read = syncdiff_checkpoint::Checkpoint::open(&file).unwrap();
+    for (name, tensor) in weights.tensors() {
+        assert_eq!(tensor.to_f32().unwrap(), read.read_f32(name).unwrap(), "{name}");
+    }
+    assert_eq!(weights.tensors().len() + 1, read.tensors().len());
+    // The folder is not written over.
+    assert_failed(&syncdiff(&["models", "import", text(&file), "--out", text(&out)]), 2, &["not empty"]);
+}
+
+#[test]
+fn what_a_checkpoint_holds_is_listed() {
+    let output = syncdiff(&["models", "import", "--list", text(&checkpoint("lightning.ckpt"))]);
+    assert_done(&output);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    for line in ["state_dict.betas", "[2, 3, 3, 3]", "ModelCheckpoint", "layouts: ldm_vq_f4, ldm_unet", "zip form"] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+}
+
+#[test]
+fn checkpoints_that_cannot_be_imported_say_why() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("out");
+    let import = |name: &str, layout: &str| {
+        syncdiff(&["models", "import", text(&checkpoint(name)), "--layout", layout, "--out", text(&out)])
+    };
+    assert_failed(&import("none.pth", "auto"), 7, &["none.pth"]);
+    assert_failed(&import("wav2lip.json", "auto"), 5, &["not a checkpoint"]);
+    assert_failed(&import("lightning.ckpt", "auto"), 2, &["ldm_vq_f4, ldm_unet", "--layout"]);
+    assert_failed(&import("zip_types.pt", "auto"), 5, &["--list"]);
+    assert_failed(&import("s3fd.pth", "wav2lip"), 5, &["output_block.1.weight"]);
+    let whole = std::fs::read(checkpoint("wav2lip.pth")).unwrap();
+    let cut = folder.path().join("cut.pth");
+    std::fs::write(&cut, &whole[..whole.len() - 5]).unwrap();
+    let output = syncdiff(&["models", "import", text(&cut), "--out", text(&out)]);
+    assert_failed(&output, 5, &["damaged", "download the file again"]);
+    assert!(!out.exists());
+}
+
 /// The manual page is what the program says of itself; `SYNCDIFF_UPDATE_DOCS=1` writes it anew.
 #[test]
 fn the_manual_page_is_up_to_date() {

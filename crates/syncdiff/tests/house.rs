@@ -7,17 +7,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which rooms a room may use. Binaries and tests may use anything that their crate lists for development.
-const TABLE: [(&str, &[&str]); 8] = [
+const TABLE: [(&str, &[&str]); 9] = [
+    ("syncdiff-checkpoint", &[]),
     ("syncdiff-media", &[]),
     ("syncdiff-face", &["syncdiff-media"]),
     ("syncdiff-kernels", &["burn"]),
-    ("syncdiff-model", &["syncdiff-kernels", "burn"]),
+    ("syncdiff-model", &["syncdiff-checkpoint", "syncdiff-kernels", "burn"]),
     ("syncdiff-data", &["syncdiff-media", "syncdiff-face", "syncdiff-model", "burn"]),
     ("syncdiff-train", &["syncdiff-data", "syncdiff-model", "burn"]),
     ("syncdiff-eval", &["syncdiff-media", "syncdiff-face", "syncdiff-model", "burn"]),
     (
         "syncdiff",
         &[
+            "syncdiff-checkpoint",
             "syncdiff-media",
             "syncdiff-face",
             "syncdiff-kernels",

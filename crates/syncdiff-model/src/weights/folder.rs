@@ -197,6 +197,18 @@ impl WeightsWriter {
         Ok(())
     }
 
+    /// Adds tensors as they are, under the names that they have.
+    ///
+    /// # Errors
+    /// [`ModelError::Internal`] when a name is taken already.
+    pub fn add_tensors(&mut self, tensors: TensorMap) -> ModelResult<()> {
+        if let Some(name) = tensors.keys().find(|name| self.tensors.contains_key(*name)) {
+            return Err(ModelError::internal("weights", format!("two tensors are called {name}")));
+        }
+        self.tensors.extend(tensors);
+        Ok(())
+    }
+
     /// The tensors collected so far.
     pub fn tensors(&self) -> &TensorMap {
         &self.tensors

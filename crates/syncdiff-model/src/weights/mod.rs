@@ -6,9 +6,11 @@
 //! missing, extra and misshapen tensors in one error.
 //!
 //! Layers: [`tensor_map`] (a safetensors file as a map of lazily read tensors), [`remap`] (names), [`module_io`]
-//! (map <-> Burn module), [`folder`] (a folder with configuration, checksums, licence and model card).
+//! (map <-> Burn module), [`folder`] (a folder with configuration, checksums, licence and model card), [`import`]
+//! (checkpoints of other projects as such a map).
 
 pub mod folder;
+pub mod import;
 pub mod module_io;
 pub mod numpy_pickle;
 #[cfg(test)]
@@ -16,7 +18,7 @@ mod numpy_pickle_tests;
 pub mod remap;
 pub mod tensor_map;
 
-pub use folder::{FileEntry, FolderManifest, FolderText, Storage, WeightsFolder, WeightsWriter};
+pub use folder::{FileEntry, FolderManifest, FolderText, Storage, WeightsFolder, WeightsWriter, sha256_of_file};
 pub use module_io::{load_into, load_into_from, module_shapes, module_tensors};
 pub use numpy_pickle::read_numpy_pickle;
 pub use remap::Remap;

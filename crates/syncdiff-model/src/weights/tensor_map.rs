@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
+use syncdiff_checkpoint::Checkpoint;
 
 use crate::error::{ModelError, ModelResult};
 
@@ -50,6 +51,24 @@ impl Dtype {
         }
     }
 
+    /// The same type of a checkpoint, where this program has it.
+    pub(crate) fn from_checkpoint(dtype: syncdiff_checkpoint::Dtype) -> Option<Self> {
+        use syncdiff_checkpoint::Dtype as Theirs;
+        Some(match dtype {
+            Theirs::F64 => Self::F64,
+            Theirs::F32 => Self::F32,
+            Theirs::F16 => Self::F16,
+            Theirs::BF16 => Self::BF16,
+            Theirs::I64 => Self::I64,
+            Theirs::I32 => Self::I32,
+            Theirs::I16 => Self::I16,
+            Theirs::I8 => Self::I8,
+            Theirs::U8 => Self::U8,
+            Theirs::Bool => Self::Bool,
+            _ => return None,
+        })
+    }
+
     /// Whether the elements are floating-point numbers.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
@@ -59,7 +78,16 @@ impl Dtype {
 #[derive(Debug, Clone)]
 enum Source {
     Memory(Arc<Vec<u8>>),
-    File { file: Arc<Mutex<File>>, path: Arc<PathBuf>, offset: u64 },
+    File {
+        file: Arc<Mutex<File>>,
+        path: Arc<PathBuf>,
+        offset: u64,
+    },
+    /// A tensor of the chosen mapping, by its name there.
+    Checkpoint {
+        checkpoint: Arc<Checkpoint>,
+        name: String,
+    },
 }
 
 /// One tensor of a file or of memory.
@@ -82,6 +110,11 @@ impl StoredTensor {
         Self { dtype: Dtype::F32, shape: shape.to_vec(), source: Source::Memory(Arc::new(bytes)) }
     }
 
+    /// A tensor of a checkpoint of another project.
+    pub(crate) fn in_checkpoint(checkpoint: Arc<Checkpoint>, name: &str, dtype: Dtype, shape: &[usize]) -> Self {
+        Self { dtype, shape: shape.to_vec(), source: Source::Checkpoint { checkpoint, name: name.to_owned() } }
+    }
+
     /// Element type.
     pub fn dtype(&self) -> Dtype {
         self.dtype
@@ -101,10 +134,11 @@ impl StoredTensor {
     ///
     /// # Errors
     ///
-    /// [`ModelError::Io`] when the file cannot be read any more.
+    /// [`ModelError::Io`] or [`ModelError::Checkpoint`] when the file cannot be read any more.
     pub fn bytes(&self) -> ModelResult<Vec<u8>> {
         match &self.source {
             Source::Memory(bytes) => Ok(bytes.as_ref().clone()),
+            Source::Checkpoint { checkpoint, name } => Ok(checkpoint.read_bytes(name)?),
             Source::File { file, path, offset } => {
                 let mut bytes = vec![0; self.num_elements() * self.dtype.size()];
                 let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);

