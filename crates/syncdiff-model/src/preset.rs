@@ -162,8 +162,8 @@ impl LipSyncConfig {
                 temporal_filter: true,
                 attended_dim: None,
             },
-            sampler: Sampler { kind: SamplerKind::Ddim, num_steps: 8, spacing: Spacing::Trailing, eta: 0.0 },
-            guidance: 2.0,
+            sampler: Sampler { kind: SamplerKind::Ddim, num_steps: 4, spacing: Spacing::Trailing, eta: 0.0 },
+            guidance: 1.5,
         }
     }
 
