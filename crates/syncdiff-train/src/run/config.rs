@@ -105,3 +105,26 @@ impl RunConfig {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shipped_configurations_are_read() {
+        let read = |text| RunConfig::from_toml(text).unwrap();
+        let autoencoder = read(include_str!("../../../../configs/lite/autoencoder.toml"));
+        let speech = read(include_str!("../../../../configs/lite/speech.toml"));
+        let diffusion = read(include_str!("../../../../configs/lite/diffusion.toml"));
+        assert!(autoencoder.autoencoder.is_some() && diffusion.diffusion.is_some());
+        for config in [autoencoder, speech, diffusion] {
+            assert_eq!(config.model().unwrap(), LipSyncConfig::lite());
+        }
+    }
+
+    #[test]
+    fn misspelt_settings_are_refused() {
+        let text = include_str!("../../../../configs/lite/diffusion.toml").replace("pose_own", "pose_owned");
+        assert!(RunConfig::from_toml(&text).unwrap_err().to_string().contains("pose_owned"));
+    }
+}
