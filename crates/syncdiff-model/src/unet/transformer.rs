@@ -46,7 +46,7 @@ impl CrossAttention {
         if context.dims()[1] == 1 {
             return CrossContext::Constant(self.to_out_0.forward(v));
         }
-        CrossContext::Tokens { k: self.to_k.forward(context), v }
+        CrossContext::Tokens(Box::new([self.to_k.forward(context), v]))
     }
 }
 
@@ -56,7 +56,7 @@ pub(super) enum CrossContext {
     /// The whole result of the attention, [batch, 1, dim]: there is one token.
     Constant(Tensor<3>),
     /// Keys and values, [batch, tokens, dim].
-    Tokens { k: Tensor<3>, v: Tensor<3> },
+    Tokens(Box<[Tensor<3>; 2]>),
 }
 
 /// One transformer block; pre-norm.
@@ -89,9 +89,10 @@ impl TransformerBlock {
         let x = x.clone() + self.attn1.self_attention(self.norm1.forward(x));
         let x = match context {
             CrossContext::Constant(shift) => x + shift.clone(),
-            CrossContext::Tokens { k, v } => {
+            CrossContext::Tokens(keys_and_values) => {
+                let [k, v] = (**keys_and_values).clone();
                 let q = self.attn2.to_q.forward(self.norm2.forward(x.clone()));
-                x + self.attn2.to_out_0.forward(attend(q, k.clone(), v.clone(), self.attn2.heads))
+                x + self.attn2.to_out_0.forward(attend(q, k, v, self.attn2.heads))
             }
         };
         x.clone() + self.ff_net_2.forward(geglu(self.ff_net_0_proj.forward(self.norm3.forward(x))))

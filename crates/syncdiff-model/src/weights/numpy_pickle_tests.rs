@@ -20,7 +20,7 @@ fn array(shape: &[u8], values: &[f32]) -> Vec<u8> {
 }
 
 fn text(text: &str) -> Vec<u8> {
-    [&[b'X'], &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+    [&b"X"[..], &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
 }
 
 fn read(body: &[u8]) -> Result<TensorMap, ModelError> {
