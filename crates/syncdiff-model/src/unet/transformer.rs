@@ -44,7 +44,7 @@ impl CrossAttention {
     fn prepare(&self, context: Tensor<3>) -> CrossContext {
         let v = self.to_v.forward(context.clone());
         if context.dims()[1] == 1 {
-            return CrossContext::Constant(self.to_out_0.forward(v));
+            return CrossContext::Constant(Box::new(self.to_out_0.forward(v)));
         }
         CrossContext::Tokens(Box::new([self.to_k.forward(context), v]))
     }
@@ -54,7 +54,7 @@ impl CrossAttention {
 #[derive(Clone, Debug)]
 pub(super) enum CrossContext {
     /// The whole result of the attention, [batch, 1, dim]: there is one token.
-    Constant(Tensor<3>),
+    Constant(Box<Tensor<3>>),
     /// Keys and values, [batch, tokens, dim].
     Tokens(Box<[Tensor<3>; 2]>),
 }
@@ -88,7 +88,7 @@ impl TransformerBlock {
     fn forward(&self, x: Tensor<3>, context: &CrossContext) -> Tensor<3> {
         let x = x.clone() + self.attn1.self_attention(self.norm1.forward(x));
         let x = match context {
-            CrossContext::Constant(shift) => x + shift.clone(),
+            CrossContext::Constant(shift) => x + (**shift).clone(),
             CrossContext::Tokens(keys_and_values) => {
                 let [k, v] = (**keys_and_values).clone();
                 let q = self.attn2.to_q.forward(self.norm2.forward(x.clone()));
