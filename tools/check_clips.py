@@ -42,11 +42,12 @@ def probe(path):
 
 
 def sound(path):
-    """Sample rate, and all samples as mono 16 bit at that rate."""
+    """Sample rate, and all samples from time 0 as mono 16 bit at that rate."""
     rate = capture("ffprobe", "-v", "error", "-select_streams", "a:0", "-show_entries", "stream=sample_rate", "-of",
                    "csv=p=0", str(path)).strip()
     samples = array("h")
-    samples.frombytes(capture("ffmpeg", "-v", "error", "-i", str(path), "-map", "0:a:0", "-ac", "1", "-f", "s16le", "-"))
+    samples.frombytes(capture("ffmpeg", "-v", "error", "-i", str(path), "-map", "0:a:0", "-ac", "1", "-af",
+                              "aresample=async=1:first_pts=0", "-f", "s16le", "-"))
     return rate, samples
 
 
