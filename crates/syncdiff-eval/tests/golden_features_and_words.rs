@@ -1,21 +1,11 @@
 //! Fréchet distance against pytorch-fid, error rates against jiwer.
 
-use safetensors::SafeTensors;
-use std::path::{Path, PathBuf};
-use syncdiff_eval::{EditCounts, FeatureStatistics, frechet_distance};
+mod common;
 
-fn variants() -> Vec<PathBuf> {
-    let folder = std::env::var_os("SYNCDIFF_GOLDENS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/goldens"), PathBuf::from)
-        .join("metrics");
-    match std::fs::read_dir(&folder) {
-        Ok(entries) => entries.map(|e| e.unwrap().path()).filter(|p| p.join("case.json").is_file()).collect(),
-        Err(_) => {
-            println!("skipped: golden data {} absent", folder.display());
-            Vec::new()
-        }
-    }
-}
+use common::variants;
+use safetensors::SafeTensors;
+use std::path::Path;
+use syncdiff_eval::{EditCounts, FeatureStatistics, frechet_distance};
 
 struct Case {
     case: serde_json::Value,
