@@ -36,11 +36,12 @@ fn golden_unet_outputs_and_blocks() {
             };
             let context: Tensor<3> = golden.tensor(&format!("in.context_K{tokens}"), &device);
             let prepared = unet.prepare_context(context.clone());
+            let time = unet.prepare_timesteps(&timesteps, &device);
             let y = unet.forward(x.clone(), &timesteps, context);
             assert_eq!(
                 y.to_data(),
-                unet.forward_prepared(x.clone(), &timesteps, &prepared).into_data(),
-                "a prepared context changes nothing"
+                unet.forward_prepared(x.clone(), &time, &prepared).into_data(),
+                "what is prepared changes nothing"
             );
             golden.assert_close(&name, y, 1e-5, 0.0);
         }

@@ -5,8 +5,8 @@ mod tiny;
 
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor, Tolerance};
-use syncdiff_model::denoiser::{LatentDenoiser, PriorConfig, VisualPriors};
-use syncdiff_model::diffusion::Denoiser;
+use syncdiff_model::denoiser::{BoundContext, LatentDenoiser, PriorConfig, TimeTable, VisualPriors};
+use syncdiff_model::diffusion::{Denoiser, NoisePolicy};
 use syncdiff_model::generate::Sampling;
 use syncdiff_model::preset::PoseFeedback;
 use syncdiff_model::unet::UNetConfig;
@@ -27,8 +27,9 @@ fn crop(seed: u8) -> Vec<u8> {
 /// Three frames, the second after the first, as a user would.
 fn generate(model: &LipSync, seed: u64) -> Vec<Vec<u8>> {
     let tokens = model.encode_speech(&speech(0.2), 5).unwrap();
-    let mut generator = model.generator(&crop(1), &model.config().sampling(seed)).unwrap();
-    (0..3).map(|frame| generator.next(&crop(2), &tokens, frame).unwrap()).collect()
+    let speaker = model.speaker(tokens, &model.config().sampling(seed)).unwrap();
+    let mut generator = speaker.start(&crop(1)).unwrap();
+    (0..3).map(|frame| generator.next(&crop(2), frame).unwrap()).collect()
 }
 
 #[test]
@@ -79,11 +80,11 @@ fn guidance_exaggerates_what_the_speech_changes() {
     let with = conditioner.tokens_of_frames(tokens.rows().clone(), &[1, 3]);
     let without = conditioner.mute_tokens(tokens.rows());
     let x = latent();
+    let times = TimeTable::default();
     let ask = |context: Tensor<3>, weight: f32| {
-        denoiser
-            .bind(&priors, context, config.prediction)
-            .guided(weight, without.clone())
-            .denoise(x.clone(), &[900, 500])
+        let guidance = denoiser.guidance(weight, || without.clone());
+        let context = BoundContext::new(denoiser.prepare_context(context), guidance.as_ref());
+        denoiser.bind_prepared(&priors, context, &times, config.prediction).denoise(x.clone(), &[900, 500])
     };
     let (plain, mute) = (ask(with.clone(), 1.0), ask(without.clone().expand(with.dims()), 1.0));
     let difference = (plain.clone() - mute.clone()).abs().max().into_scalar::<f32>();
@@ -93,7 +94,33 @@ fn guidance_exaggerates_what_the_speech_changes() {
     ask(with, 0.0).into_data().assert_approx_eq::<f32>(&mute.into_data(), Tolerance::absolute(1e-4));
 
     let sampling = Sampling { guidance: f32::NAN, ..config.sampling(3) };
-    assert!(model.generator(&crop(1), &sampling).is_err());
+    assert!(model.speaker(tokens, &sampling).is_err());
+}
+
+/// What is looked at ahead and in batches gives the frames that come one by one, up to rounding.
+#[test]
+fn frames_looked_at_together_are_drawn_as_one_by_one() {
+    let device = Device::flex();
+    for (guidance, noise) in [(2.0, NoisePolicy::PerClip), (1.0, NoisePolicy::PerFrame)] {
+        let model = LipSync::random(&LipSyncConfig { guidance, noise, ..tiny::lip_sync() }, 1, &device).unwrap();
+        let denoiser = model.denoiser.clone().map(&mut Ramp { pace: 1.0, ..Ramp::small() });
+        let parts = (model.autoencoder.clone(), model.speech.clone());
+        let model = LipSync::from_parts(model.config().clone(), parts.0, denoiser, parts.1, &device).unwrap();
+        let tokens = model.encode_speech(&speech(0.8), 20).unwrap();
+        let speaker = model.speaker(tokens, &model.config().sampling(3)).unwrap();
+        let crops: Vec<(Vec<u8>, usize)> = [0, 1, 9, 19].map(|frame| (crop(frame as u8), frame)).to_vec();
+        let mut generator = speaker.start(&crop(1)).unwrap();
+        let alone: Vec<Vec<u8>> = crops.iter().map(|(crop, frame)| generator.next(crop, *frame).unwrap()).collect();
+        let asked: Vec<(&[u8], usize)> = crops.iter().map(|(crop, frame)| (&crop[..], *frame)).collect();
+        let mut generator = speaker.start(&crop(1)).unwrap();
+        let seen = speaker.look(&asked).unwrap();
+        let drawn: Vec<_> = seen.into_iter().map(|seen| generator.draw(seen, &mut |_| {}).unwrap()).collect();
+        for (drawn, alone) in drawn.into_iter().zip(&alone) {
+            let apart = speaker.picture(drawn).iter().zip(alone).map(|(a, b)| a.abs_diff(*b)).max();
+            assert!(apart <= Some(1), "{apart:?}");
+        }
+        assert_ne!(alone[1], alone[2]);
+    }
 }
 
 #[test]
@@ -127,10 +154,12 @@ fn misfit_calls_are_errors() {
     let device = Device::flex();
     let model = LipSync::random(&tiny::lip_sync(), 1, &device).unwrap();
     let tokens = model.encode_speech(&speech(0.2), 5).unwrap();
-    assert!(model.generator(&crop(1)[..100], &model.config().sampling(0)).is_err());
-    let mut generator = model.generator(&crop(1), &model.config().sampling(0)).unwrap();
-    assert!(generator.next(&crop(1)[..100], &tokens, 0).is_err());
-    assert!(generator.next(&crop(1), &tokens, 5).unwrap_err().to_string().contains("5 frames"));
+    let speaker = model.speaker(tokens, &model.config().sampling(0)).unwrap();
+    assert!(speaker.start(&crop(1)[..100]).is_err());
+    let mut generator = speaker.start(&crop(1)).unwrap();
+    assert!(generator.next(&crop(1)[..100], 0).is_err());
+    assert!(generator.next(&crop(1), 5).unwrap_err().to_string().contains("5 frames"));
+    assert!(speaker.look(&[]).unwrap().is_empty());
 }
 
 /// Normalising the latents changes what is stored, not what is decoded.
