@@ -62,7 +62,11 @@ fn cases(options: &Options) -> Vec<(&'static str, &'static str, &'static str)> {
                 _ => preset != "base",
             };
             let wanted = |list: &[String], name| list.is_empty() || list.iter().any(|item| item == name);
-            if measured && wanted(&options.ops, op) && wanted(&options.presets, preset) && (!options.quick || preset == "lite") {
+            if measured
+                && wanted(&options.ops, op)
+                && wanted(&options.presets, preset)
+                && (!options.quick || preset == "lite")
+            {
                 cases.push((op, preset, "f32"));
                 if op == "unet_forward" {
                     cases.push((op, preset, "bf16"));
@@ -160,8 +164,7 @@ fn case(op: &str, preset: &str, dtype: &str, threads: usize) -> Result<Value, Fa
     let config = LipSyncConfig::preset(preset).ok_or("an unknown preset")?;
     let tokens = match config.conditioning.tokens {
         ConditioningTokens::Single => 1,
-        // The rows around the frame, and the filtered one.
-        _ => config.conditioning.window + 1,
+        ConditioningTokens::Window => config.conditioning.window + usize::from(config.conditioning.temporal_filter),
     };
     let batch = if op == "unet_train_step" { 8 } else { 1 };
     Ok(json!({

@@ -44,7 +44,8 @@ pub fn run(folder: &Path) -> Result<(), Failure> {
     let mut case = Case { settings, io, weights, device: Device::flex(), start_mb };
     match op.as_str() {
         "unet_forward" => {
-            let (net, x, t, context) = (case.unet()?, case.tensor::<4>("x")?, case.timesteps()?, case.tensor("context")?);
+            let (net, x, t, context) =
+                (case.unet()?, case.tensor::<4>("x")?, case.timesteps()?, case.tensor("context")?);
             case.serve(|| net.forward(x.clone(), &t, context.clone()))
         }
         "vq_encode" => {
