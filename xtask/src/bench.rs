@@ -22,7 +22,7 @@ const ALLOWED_ERROR: f64 = 1e-3;
 const NO_BF16: &str = "not supported by ours on a CPU";
 
 #[derive(Debug, Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Only `lite`, f32 and two threads: under a minute
     #[arg(long)]
     quick: bool,
@@ -81,7 +81,7 @@ fn cases(options: &Options) -> Vec<(&'static str, &'static str, &'static str)> {
 ///
 /// # Errors
 /// When Python is missing, a side fails, or outputs differ.
-pub fn run(options: &Options) -> Result<(), Failure> {
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let python = python::with_torch()?;
     let threads = match (&options.threads[..], options.quick) {
         ([], true) => vec![2],
@@ -134,7 +134,7 @@ fn row(
     let mut ours = None;
     if dtype == "f32" {
         let this = std::env::current_exe()?;
-        let mut side = Side::start(Command::new(this).arg("bench-ours").arg(folder.path()), threads)?;
+        let side = Side::start(Command::new(this).arg("bench-ours").arg(folder.path()), threads)?;
         let error = side.number("error")?;
         if error > ALLOWED_ERROR {
             return Err(format!("{op} at {preset}: outputs differ by {error:.1e} of the largest").into());

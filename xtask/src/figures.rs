@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// One comparison.
 #[derive(Debug, Clone, Serialize)]
-pub struct Row {
+pub(crate) struct Row {
     pub op: &'static str,
     pub preset: &'static str,
     pub dtype: &'static str,
@@ -24,7 +24,7 @@ pub struct Row {
 }
 
 /// The figure in the middle; the mean of the two there for an even number.
-pub fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -32,7 +32,7 @@ pub fn median(values: &[f64]) -> f64 {
 }
 
 /// The rows as a table in Markdown.
-pub fn table(rows: &[Row]) -> String {
+pub(crate) fn table(rows: &[Row]) -> String {
     let number = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |v| format!("{v:.digits$}"));
     let mut text = String::from(
         "| operation | preset | type | threads | ours ms | PyTorch ms | ratio | difference | ours MB | PyTorch MB |\n\

@@ -35,7 +35,7 @@ struct Case {
 ///
 /// # Errors
 /// When the folder cannot be read, or holds another network.
-pub fn run(folder: &Path) -> Result<(), Failure> {
+pub(crate) fn run(folder: &Path) -> Result<(), Failure> {
     let start_mb = resident_mb("VmRSS");
     let settings: Value = serde_json::from_slice(&std::fs::read(folder.join("case.json"))?)?;
     let io = open_safetensors(&folder.join("io.safetensors"))?;

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::Failure;
 
 /// The root of the repository.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the root")
 }
 
@@ -14,7 +14,7 @@ pub fn root() -> &'static Path {
 ///
 /// # Errors
 /// When there is no Python 3, or its packages cannot be installed.
-pub fn with_torch() -> Result<PathBuf, Failure> {
+pub(crate) fn with_torch() -> Result<PathBuf, Failure> {
     if let Some(python) = std::env::var_os("SYNCDIFF_TORCH_PYTHON") {
         return Ok(python.into());
     }
