@@ -3,22 +3,55 @@
 mod common;
 
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::{Member, archive, use_fully, zip};
+use peak_alloc::PeakAlloc;
 use syncdiff_checkpoint::{Checkpoint, CheckpointError, Value, limits, read_pickle};
 
-/// Runs `work`, which must not take long.
-fn quickly<T>(what: &str, work: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
-    let result = work();
-    // A second on an idle machine; tests share theirs with others.
-    assert!(start.elapsed() < Duration::from_secs(3), "{what} took {:?}", start.elapsed());
-    result
+/// Counts the bytes that are allocated; a buffer that grows counts with its old and its new size.
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// How long a hostile file may keep the reader busy.
+const SECOND: Duration = Duration::from_secs(1);
+/// How much it may make the reader allocate beyond the bytes of the file itself; the worst file here, with as many
+/// values as a pickle may have, needs 100 MiB.
+const MOST_BYTES: usize = 160 << 20;
+
+/// Memory is counted for the whole process: tests take turns.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does `work` with a file, in a second and in bounded memory. A machine that is busy with other things may need a
+/// second and a third try.
+fn quickly<T>(what: &str, file: Vec<u8>, work: impl Fn(Vec<u8>) -> T) -> T {
+    static LARGEST: AtomicUsize = AtomicUsize::new(0);
+    let mut times = Vec::new();
+    loop {
+        let copy = file.clone();
+        MEMORY.reset_peak_usage();
+        let (before, start) = (MEMORY.current_usage(), Instant::now());
+        let result = work(copy);
+        let (time, bytes) = (start.elapsed(), MEMORY.peak_usage() - before);
+        assert!(bytes < MOST_BYTES, "{what}: {bytes} bytes");
+        if LARGEST.fetch_max(bytes, Ordering::Relaxed) < bytes && bytes > 1 << 20 {
+            println!("{what}: {:.1} MiB, {time:.2?}", bytes as f64 / f64::from(1 << 20));
+        }
+        times.push(time);
+        if time < SECOND {
+            return result;
+        }
+        assert!(times.len() < 3, "{what} took {times:?}");
+    }
 }
 
 fn error_of(what: &str, file: Vec<u8>) -> CheckpointError {
-    quickly(what, || use_fully(file)).expect_err(what)
+    quickly(what, file, use_fully).expect_err(what)
 }
 
 fn assert_refused(what: &str, file: Vec<u8>, budget_words: &str) {
@@ -52,6 +85,7 @@ fn tensor(elements: &str, offset: &str, sizes: &str, strides: &str) -> Vec<u8> {
 
 #[test]
 fn an_honest_file_of_these_helpers_is_read() {
+    let _turn = turn();
     let checkpoint = Checkpoint::from_bytes("x", archive(&tensor("6", "1", "2 2", "1 2"))).unwrap();
     assert_eq!(checkpoint.tensors()[0].shape, [2, 2]);
     assert_eq!(checkpoint.read_bytes(" w").unwrap(), [1; 16]);
@@ -67,6 +101,7 @@ fn assert_shown_only(pickle: Vec<u8>) {
 
 #[test]
 fn a_call_of_os_system_is_shown_and_not_made() {
+    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let mark = folder.path().join("mark");
     let command = format!("touch {}", mark.display());
@@ -86,6 +121,7 @@ fn a_call_of_os_system_is_shown_and_not_made() {
 
 #[test]
 fn a_memo_bomb_stays_small() {
+    let _turn = turn();
     // Ten references to ten references to ..., thirty levels deep.
     for (open, close) in [(b']', b'e'), (b'(', b't')] {
         let mut pickle = b"\x80\x02](Vlaugh\ne".to_vec();
@@ -102,13 +138,14 @@ fn a_memo_bomb_stays_small() {
         }
         pickle.push(b'.');
         assert_refused("a memo bomb", archive(&pickle), "");
-        let error = quickly("a tree of a memo bomb", || read_pickle(pickle)).unwrap_err();
+        let error = quickly("a tree of a memo bomb", pickle, read_pickle).unwrap_err();
         assert!(matches!(error, CheckpointError::Refused { .. }), "{error}");
     }
 }
 
 #[test]
 fn names_cannot_be_multiplied() {
+    let _turn = turn();
     // A long key on every level: names would be as long as the square of the file.
     let mut pickle = b"\x80\x02X\x00\x00\x10\x00".to_vec();
     pickle.extend(vec![b'k'; 1 << 20]);
@@ -123,6 +160,7 @@ fn names_cannot_be_multiplied() {
 
 #[test]
 fn declared_sizes_are_compared_with_the_file_first() {
+    let _turn = turn();
     let huge = (1u64 << 60).to_le_bytes();
     for opcode in [0x8d, 0x8e, 0x96] {
         assert_refused("a huge string", archive(&[&[opcode][..], &huge, b"."].concat()), "text of a pickle");
@@ -149,6 +187,7 @@ fn declared_sizes_are_compared_with_the_file_first() {
 
 #[test]
 fn storages_are_where_the_pickle_says_or_nowhere() {
+    let _turn = turn();
     let pickle = tensor("6", "0", "6", "1");
     let without = zip(&[Member::stored("a/data.pkl", &pickle)]);
     assert_damaged("no storage", without, "\"a/data/0\" is missing");
@@ -166,6 +205,7 @@ fn storages_are_where_the_pickle_says_or_nowhere() {
 
 #[test]
 fn compressed_members_may_not_grow_beyond_reason() {
+    let _turn = turn();
     let deflate = |len: usize| {
         let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
         encoder.write_all(&vec![b'N'; len]).unwrap();
@@ -192,15 +232,14 @@ fn compressed_members_may_not_grow_beyond_reason() {
 
 #[test]
 fn a_cut_anywhere_is_an_error() {
+    let _turn = turn();
     for name in ["zip_views.pt", "legacy_fairseq.pt", "plain.safetensors", "torch112_fairseq.pt"] {
         let whole = std::fs::read(common::fixtures().join(name)).unwrap();
         use_fully(whole.clone()).unwrap();
-        quickly(name, || {
-            for len in 0..whole.len() {
-                let cut = use_fully(whole[..len].to_vec());
-                assert!(cut.is_err(), "{name} cut to {len} of {} bytes was read", whole.len());
-            }
-        });
+        for len in 0..whole.len() {
+            let cut = quickly(name, whole[..len].to_vec(), use_fully);
+            assert!(cut.is_err(), "{name} cut to {len} of {} bytes was read", whole.len());
+        }
     }
     let pickle = tensor("6", "1", "2 2", "1 2");
     for len in 0..pickle.len() {
@@ -210,6 +249,7 @@ fn a_cut_anywhere_is_an_error() {
 
 #[test]
 fn machines_without_a_stack_or_memo() {
+    let _turn = turn();
     for opcodes in [
         &b"."[..],
         b"0.",
@@ -258,9 +298,10 @@ fn machines_without_a_stack_or_memo() {
 
 #[test]
 fn deep_and_endless_containers() {
+    let _turn = turn();
     let deep = [vec![b']'; 1_000_000], vec![b'a'; 999_999], vec![b'.']].concat();
     assert_refused("a million lists", archive(&deep), "depth");
-    quickly("a million lists as a tree", || read_pickle(deep)).unwrap();
+    quickly("a million lists as a tree", deep, read_pickle).unwrap();
     assert_damaged("a list in itself", archive(b"]q\0h\0a."), "holds itself");
     assert_damaged("a dict in itself", archive(b"}q\0Vself\nh\0s."), "holds itself");
     assert_damaged("a dict in its list", archive(b"}q\0Vlist\n]h\0as."), "holds itself");
@@ -272,6 +313,7 @@ fn deep_and_endless_containers() {
 
 #[test]
 fn work_is_bounded() {
+    let _turn = turn();
     let opcodes = [vec![b'N'], b"20".repeat(3_000_000), vec![b'.']].concat();
     assert_refused("opcodes", archive(&opcodes), "opcodes");
     assert_refused("values", archive(&vec![b'N'; 3_000_000]), "values of a pickle");
@@ -296,6 +338,7 @@ fn work_is_bounded() {
 
 #[test]
 fn hostile_safetensors() {
+    let _turn = turn();
     let file = |header: &str, data: usize| {
         [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; data]].concat()
     };
