@@ -1,5 +1,8 @@
 //! Checkpoints in the layouts of other projects: found, stripped, counted, and written as a folder of ours.
 
+#[path = "common/find.rs"]
+mod find;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -85,33 +88,24 @@ fn a_file_without_the_network_names_what_was_looked_for() {
     assert!(matches!(error, ModelError::Checkpoint(_)), "{error}");
 }
 
-/// The tables of names and shapes of the original networks: recognised, and counted as their authors count.
-#[test]
-fn golden_tables_of_names_have_the_parameters_of_their_layouts() {
-    let goldens = std::env::var_os("SYNCDIFF_GOLDENS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/goldens"), PathBuf::from);
+/// Counts the tables of names and shapes of the original networks in these cases.
+fn count_tables(cases: &[(PathBuf, serde_json::Value)]) -> usize {
     let mut counted = 0;
-    for (case, models) in [
+    for (kind, models) in [
         (
             "wav2lip",
             &[("generator", "wav2lip"), ("syncnet_color", "wav2lip_expert"), ("disc_qual", "wav2lip_disc")][..],
         ),
         ("syncnet_s", &[("", "syncnet_v2")]),
     ] {
-        let Ok(variants) = std::fs::read_dir(goldens.join(case)) else {
-            println!("skipped: {case} of the goldens is absent");
-            continue;
-        };
-        for variant in variants.flatten() {
-            let text = std::fs::read(variant.path().join("case.json")).expect("case.json");
-            let value: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        for (_, value) in cases.iter().filter(|(_, case)| find::kind(case) == kind) {
             let generator = &value["weight_generator"];
             for (model, name) in models {
                 let table =
                     if model.is_empty() { &generator["tensors"] } else { &generator["models"][model]["tensors"] };
                 let shapes: BTreeMap<String, Vec<usize>> = table
                     .as_array()
-                    .unwrap_or_else(|| panic!("{case}: no table of {model}"))
+                    .unwrap_or_else(|| panic!("{kind}: no table of {model}"))
                     .iter()
                     .map(|row| {
                         let shape = serde_json::from_value(row["shape"].clone()).expect("a shape");
@@ -129,12 +123,31 @@ fn golden_tables_of_names_have_the_parameters_of_their_layouts() {
                 let expected = if model.is_empty() { params } else { &params[model] };
                 assert_eq!(Some(total as u64), expected.as_u64(), "{name}");
                 // Variant `a` has the official sizes.
-                if variant.file_name() == "a" {
+                if value["variant"] == "a" {
                     assert_eq!(total as u64, layout.parameters, "{name}");
                 }
                 counted += 1;
             }
         }
     }
+    counted
+}
+
+/// The tables of names and shapes: recognised, and counted as their authors count.
+#[test]
+fn golden_tables_of_names_have_the_parameters_of_their_layouts() {
+    let counted = count_tables(&find::cases());
     println!("{counted} tables were counted");
+}
+
+#[test]
+fn golden_tables_in_folders_of_other_names_are_counted() {
+    let (root, cases) = (tempfile::tempdir().unwrap(), find::cases());
+    for (kind, folder) in [("wav2lip", "lips/of/another"), ("syncnet_s", "wav2lip/b")] {
+        let Some((from, _)) = find::of_kind(cases.clone(), kind).into_iter().next() else { return };
+        let folder = root.path().join(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::copy(from.join("case.json"), folder.join("case.json")).unwrap();
+    }
+    assert_eq!(count_tables(&find::cases_in(root.path())), 4);
 }
