@@ -1,5 +1,6 @@
 # Two commands: `make demo` lip-syncs a clip, `make test` checks everything. Both set up what is missing on a
-# Debian or Ubuntu machine with Rust and Python 3: ffmpeg, pip and a C compiler with apt-get, the face models with pip.
+# Debian or Ubuntu machine with Rust and Python 3: ffmpeg, pip and a C compiler with apt-get, the face models (and for
+# the tests the weights of LPIPS) with pip.
 #
 # Everything is built in the release profile: the tensor library takes minutes to compile, and is compiled once.
 
@@ -36,7 +37,8 @@ demo: face-models
 test: tools
 	$(CARGO) fmt --all --check
 	$(CARGO) build --release --locked --workspace --all-targets
-	$(SYNCDIFF) models pull
+	$(SYNCDIFF) models pull face
+	$(SYNCDIFF) models pull lpips
 	$(CARGO) test --release --locked --workspace
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
