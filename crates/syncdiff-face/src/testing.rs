@@ -1,33 +1,16 @@
 //! Where tests find models, golden data and clips; each says so when something is absent.
 
 use crate::{Affine, FaceModels, Mesh, NUM_LANDMARKS, RIGID_POINTS, TEMPLATE};
-use std::path::{Path, PathBuf};
 use syncdiff_media::{Frame, FrameReader, ReadOptions, Tools};
 
-fn folder(variable: &str, default: &str) -> Option<PathBuf> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let path = std::env::var_os(variable).map_or_else(|| workspace.join(default), PathBuf::from);
-    if path.is_dir() {
-        return Some(path);
-    }
-    println!("skipped: {} absent (set {variable})", path.display());
-    None
-}
+#[path = "../../syncdiff-model/tests/common/find.rs"]
+pub(crate) mod find;
+#[path = "../../syncdiff-model/tests/common/plain.rs"]
+pub(crate) mod plain;
 
 /// The face models, if they are on disk; files that are there but damaged are a failure.
 pub(crate) fn models() -> Option<FaceModels> {
-    let folder = folder("SYNCDIFF_MODELS", ".cache/models/face")?;
-    Some(FaceModels::load(&folder).unwrap())
-}
-
-/// The folder of one golden case.
-pub(crate) fn goldens(case: &str) -> Option<PathBuf> {
-    Some(folder("SYNCDIFF_GOLDENS", "../shared/goldens")?.join(case)).filter(|p| p.is_dir())
-}
-
-/// The folder of real clips.
-fn clips() -> Option<PathBuf> {
-    folder("SYNCDIFF_DATA", "../shared/data")
+    Some(FaceModels::load(&find::models("face")?).unwrap())
 }
 
 /// A mesh with the template's points in place, about a crop of side `side` centred at `(x, y)`.
@@ -53,13 +36,13 @@ pub(crate) fn face_at(x: f32, y: f32, side: f32, angle: f64) -> Mesh {
 
 /// The bytes of one model file.
 pub(crate) fn model_bytes(name: &str) -> Option<Vec<u8>> {
-    let path = folder("SYNCDIFF_MODELS", ".cache/models/face")?.join(name);
+    let path = find::models("face")?.join(name);
     Some(std::fs::read(path).unwrap())
 }
 
 /// Up to `count` frames of a clip, given by its path in the folder of real clips.
 pub(crate) fn clip_frames(path: &str, count: usize) -> Option<Vec<Frame>> {
-    let path = clips()?.join(path);
+    let path = find::folder("SYNCDIFF_DATA", "../shared/data")?.join(path);
     if !path.is_file() {
         println!("skipped: {} absent", path.display());
         return None;
