@@ -36,6 +36,44 @@ fn doctor_checks_by_name_for_people_and_programs() {
     assert!(String::from_utf8_lossy(&syncdiff(&["doctor"]).stdout).contains("PASS"));
 }
 
+/// What `doctor` says of the weights of `lite`, with this folder of models, from the project's folder.
+fn weights_check(models: Option<&std::path::Path>) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_syncdiff"));
+    command.args(["doctor", "--json"]).current_dir(common::root()).env_remove("SYNCDIFF_MODELS");
+    if let Some(models) = models {
+        command.env("SYNCDIFF_MODELS", models);
+    }
+    let value: Value = serde_json::from_slice(&command.output().expect("it starts").stdout).expect("JSON");
+    let checks = value["checks"].as_array().expect("checks");
+    checks.iter().find(|check| check["name"] == "weights lite").expect("the weights are checked").clone()
+}
+
+#[test]
+fn doctor_checks_the_hash_of_the_weights() {
+    let lite = common::root().join("models/lite");
+    let check = weights_check(None);
+    let sha256 = syncdiff_model::weights::sha256_of_file(&lite.join("model.safetensors")).unwrap();
+    assert_eq!(check["verdict"], "PASS", "{check:#}");
+    let detail = check["detail"].as_str().expect("a detail");
+    assert!(detail.contains(&format!("SHA-256 {}", &sha256[..12])), "{detail}");
+
+    // One bit of the weights is another.
+    let models = TempDir::new().unwrap();
+    let copy = models.path().join("lite");
+    std::fs::create_dir(&copy).unwrap();
+    for name in names_in(&lite) {
+        let mut bytes = std::fs::read(lite.join(&name)).unwrap();
+        if name == "model.safetensors" {
+            *bytes.last_mut().expect("weights") ^= 1;
+        }
+        std::fs::write(copy.join(&name), bytes).unwrap();
+    }
+    let check = weights_check(Some(models.path()));
+    assert_eq!(check["verdict"], "FAIL", "{check:#}");
+    assert!(check["detail"].as_str().is_some_and(|detail| detail.contains("SHA-256")), "{check:#}");
+    assert!(check["remedy"].is_string(), "{check:#}");
+}
+
 #[test]
 fn doctor_without_ffmpeg_says_how_to_get_it() {
     let output =
