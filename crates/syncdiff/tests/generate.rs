@@ -159,6 +159,89 @@ fn other_rates_and_still_pictures_keep_their_own_time() {
     assert_eq!(index(&out).len(), 10);
 }
 
+/// The frame of the source that a made frame shows, and the rectangle in which the two differ.
+fn shown(source: &[Frame], made: &Frame) -> (usize, [usize; 4]) {
+    let compared = source.iter().enumerate().map(|(number, frame)| (difference(frame, made), number));
+    let ((_, area), number) = compared.min_by_key(|((count, _), _)| *count).expect("a frame");
+    (number, area)
+}
+
+#[test]
+fn a_short_video_plays_back_and_forth() {
+    let Some(stage) = Stage::set() else { return };
+    let (clip, long) = (text(&stage.clip), stage.path("long.wav"));
+    tone(&long, "1.4");
+    let source = frames(&stage.clip);
+    let run = |policy: &str| {
+        let (out, folder) = (stage.path("out.mp4"), stage.path(policy));
+        let inputs = ["--video", clip, "--audio", text(&long), "--out", text(&out), "--steps", "1"];
+        assert_done(
+            &stage.generate(&[&inputs[..], &["--length", policy, "--lossless-frames", text(&folder)]].concat()),
+        );
+        written(&folder)
+    };
+    let (bounce, again) = (run("bounce"), run("loop"));
+    assert_eq!((bounce.len(), again.len()), (35, 35));
+    let last = source.len() - 1;
+    assert_eq!((shown(&source, &bounce[last]).0, shown(&source, &again[last]).0), (last, last));
+    // The seventh frame after the end: on the way back it is the seventh before it, from the start on the seventh.
+    assert!((last - 7..=last - 6).contains(&shown(&source, &bounce[last + 7]).0));
+    assert_eq!(shown(&source, &again[last + 7]).0, 6);
+}
+
+#[test]
+fn the_mix_is_heard_and_the_speech_is_not() {
+    let Some(stage) = Stage::set() else { return };
+    let (clip, speech, out) = (text(&stage.clip), stage.path("s.wav"), stage.path("out.mp4"));
+    tone(&speech, "1");
+    let inputs = ["--video", clip, "--audio", text(&speech), "--length", "video", "--out", text(&out)];
+    let tools = Tools::default();
+    let sound = |path: &Path| decode_speech(&tools, &probe(&tools, path).unwrap()).unwrap().samples;
+    assert_done(&stage.generate(&[&inputs[..], &["--mix", clip, "--steps", "1"]].concat()));
+    assert_eq!(sound(&out), sound(&stage.clip), "the sound of the mix was not copied");
+    assert_done(&stage.generate(&[&inputs[..], &["--steps", "1"]].concat()));
+    assert_ne!(sound(&out), sound(&stage.clip), "without the mix the speech is heard");
+}
+
+#[test]
+fn every_sampler_generates_and_gives_its_own_picture() {
+    let Some(stage) = Stage::set() else { return };
+    let models = common::face_models().expect("checked by the stage");
+    // Trained weights: of an untrained network, which predicts no noise at all, all samplers make the same.
+    let (clip, lite, picture) = (text(&stage.clip), common::root().join("models/lite"), stage.path("frame.png"));
+    let mut made: Vec<(&str, Frame)> = Vec::new();
+    for sampler in ["ddim", "dpm++2m", "euler", "heun"] {
+        let model = ["generate", "--weights", text(&lite), "--face-models", text(&models), "--sampler", sampler];
+        let media = ["--video", clip, "--audio", clip, "--steps", "3", "--preview", text(&picture)];
+        assert_done(&syncdiff(&[&model[..], &media].concat()));
+        let frame = read_png(&picture).expect("a picture");
+        for (other, before) in &made {
+            assert_ne!(before, &frame, "{sampler} gives what {other} gives");
+        }
+        made.push((sampler, frame));
+    }
+}
+
+#[test]
+fn the_chosen_face_speaks_and_no_other() {
+    let Some(stage) = Stage::set() else { return };
+    let (two, preview) = (stage.path("two.mkv"), stage.path("frame.png"));
+    let cut = ["-frames:v", "6", "-filter_complex", "[0:v]split[a][b];[a][b]hstack", "-an", "-c:v", "ffv1"];
+    ffmpeg(&[&["-i", text(&stage.clip)], &cut[..], &[text(&two)]].concat());
+    let source = frames(&two);
+    let (width, height) = (source[0].width, source[0].height);
+    // In the right half, where the face of the first frame is looked for from.
+    let point = format!("point:0,{},{}", width * 3 / 4, height / 2);
+    for (face, halves) in [("left", 0..1), ("right", 1..2), ("center", 0..2), (&point, 1..2)] {
+        let args = ["--video", text(&two), "--audio", text(&stage.clip), "--face", face, "--steps", "1"];
+        assert_done(&stage.generate(&[&args[..], &["--preview", text(&preview)]].concat()));
+        let (_, [x0, _, x1, _]) = shown(&source, &read_png(&preview).expect("a picture"));
+        let half = x0 / (width / 2);
+        assert!(x0 < x1 && half == (x1 - 1) / (width / 2), "{face}: from {x0} to {x1} of {width} columns");
+        assert!(halves.contains(&half), "{face}: the face in half {half} speaks");
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_frames() {
     let Some(stage) = Stage::set() else { return };
