@@ -241,6 +241,7 @@ fn run_cases(root: &Path) -> Vec<&'static str> {
             Network { case: &case, layout, tensors, device: Device::flex() }.run();
             compared.push(layout.name);
         }
+        case.assert_all_read(&[]);
     }
     compared
 }

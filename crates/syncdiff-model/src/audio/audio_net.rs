@@ -49,14 +49,22 @@ impl AudioNet {
         ])
     }
 
+    /// The convolutions, before the linear layers.
+    ///
     /// # Shapes
-    /// [batch, 16, 29] -> [batch, dim]
-    pub fn forward(&self, logits: Tensor<3>) -> Tensor<2> {
+    /// [batch, 16, 29] -> [batch, 64]
+    pub fn convolved(&self, logits: Tensor<3>) -> Tensor<2> {
         let mut x = logits.swap_dims(1, 2); // [batch, 29, 16]
         for conv in &self.convs {
             x = leaky_relu(conv.forward(x), LEAK);
         }
-        let x = x.squeeze_dim(2); // [batch, 64]
+        x.squeeze_dim(2)
+    }
+
+    /// # Shapes
+    /// [batch, 16, 29] -> [batch, dim]
+    pub fn forward(&self, logits: Tensor<3>) -> Tensor<2> {
+        let x = self.convolved(logits);
         self.linears[1].forward(leaky_relu(self.linears[0].forward(x), LEAK))
     }
 }

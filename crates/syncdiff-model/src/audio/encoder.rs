@@ -189,7 +189,14 @@ impl AudioEncoder {
     /// # Panics
     /// When `lengths` does not name 1 to `time` rows for each utterance.
     pub fn forward(&self, rows: Tensor<3>, lengths: Option<&[usize]>) -> Tensor<3> {
-        self.run(Some(rows), None, lengths, |_| {})
+        self.run(Some(rows), None, lengths, &mut |_, _| {})
+    }
+
+    /// [`Self::forward`] of one utterance that shows what lies before the layers under its upstream names: `layer_norm`
+    /// [batch, time, 2 dim], `post_extract_proj` and `pos_conv` (before it is added) [batch, time, dim]; and the output
+    /// of each of the `layers`.
+    pub fn forward_traced(&self, rows: Tensor<3>, observe: &mut dyn FnMut(&str, &Tensor<3>)) -> Tensor<3> {
+        self.run(Some(rows), None, None, observe)
     }
 
     /// As [`Self::forward`], keeping the output of every layer.
@@ -205,7 +212,11 @@ impl AudioEncoder {
         lengths: Option<&[usize]>,
     ) -> EncoderOutput {
         let mut layers = Vec::with_capacity(self.layers.len());
-        let last = self.run(rows, video, lengths, |x| layers.push(x.clone()));
+        let last = self.run(rows, video, lengths, &mut |stage, x| {
+            if stage == "layers" {
+                layers.push(x.clone());
+            }
+        });
         EncoderOutput { last, layers }
     }
 
@@ -226,7 +237,7 @@ impl AudioEncoder {
         rows: Option<Tensor<3>>,
         video: Option<Tensor<3>>,
         lengths: Option<&[usize]>,
-        mut after_layer: impl FnMut(&Tensor<3>),
+        observe: &mut dyn FnMut(&str, &Tensor<3>),
     ) -> Tensor<3> {
         let halves = self.halves(rows, video);
         let [batch, time, _] = halves.dims();
@@ -239,18 +250,23 @@ impl AudioEncoder {
         });
 
         let fused = self.fusion_norm.forward(halves); // [batch, time, 2 dim]
-        let mut x = self.dropout.forward(self.fusion.forward(fused)); // [batch, time, dim]
+        observe("layer_norm", &fused);
+        let fused = self.fusion.forward(fused); // [batch, time, dim]
+        observe("post_extract_proj", &fused);
+        let mut x = self.dropout.forward(fused);
         if let Some(padding) = &padding {
             let wide = padding.clone().unsqueeze_dim::<3>(2).expand(x.dims());
             x = x.mask_fill(wide, 0.0);
         }
-        x = x.clone() + self.position.forward(x);
+        let position = self.position.forward(x.clone());
+        observe("pos_conv", &position);
+        x = x + position;
         x = self.dropout.forward(x);
         let hidden_keys =
             padding.map(|padding| padding.reshape([batch, 1, 1, time]).expand([batch, self.heads, time, time]));
         for layer in &self.layers {
             x = layer.forward(x, hidden_keys.clone());
-            after_layer(&x);
+            observe("layers", &x);
         }
         if self.norm_last { self.final_norm.forward(x) } else { x }
     }

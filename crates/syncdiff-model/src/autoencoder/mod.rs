@@ -50,7 +50,16 @@ impl Encoder {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let h = self.down.iter().fold(self.conv_in.forward(x), |h, level| level.forward_down(h));
+        self.forward_traced(x, &mut |_, _| {})
+    }
+
+    /// [`Self::forward`] that shows the output of each level.
+    fn forward_traced(&self, x: Tensor<4>, observe: &mut dyn FnMut(usize, &Tensor<4>)) -> Tensor<4> {
+        let mut h = self.conv_in.forward(x);
+        for (i, level) in self.down.iter().enumerate() {
+            h = level.forward_down(h);
+            observe(i, &h);
+        }
         self.conv_out.forward(self.norm_out.forward_silu(self.mid.forward(h)))
     }
 }
@@ -172,9 +181,9 @@ impl Autoencoder {
         self
     }
 
-    /// The encoder alone, before the 1x1 convolution (for tests).
-    pub fn encoder_features(&self, x: Tensor<4>) -> Tensor<4> {
-        self.encoder.forward(x)
+    /// The encoder alone, before the 1x1 convolution; shows the output of each level (for tests).
+    pub fn encoder_features(&self, x: Tensor<4>, observe: &mut dyn FnMut(usize, &Tensor<4>)) -> Tensor<4> {
+        self.encoder.forward_traced(x, observe)
     }
 
     /// Blocks of the encoder's middle (for tests): residual block and attention.

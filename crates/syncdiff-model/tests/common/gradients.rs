@@ -7,6 +7,8 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Gradients, Tensor};
 use syncdiff_model::weights::{Remap, module_tensors};
 
+use super::common::find::Tolerance;
+
 /// Puts each parameter's gradient in the parameter's place; a parameter without one becomes NaN.
 struct Swap<'a>(&'a Gradients);
 
@@ -34,9 +36,10 @@ pub(crate) fn gradients_by_name<M: Module>(
         .collect()
 }
 
-/// Every `|actual - expected| <= max(abs, rel * largest expected)`.
+/// Every `|actual - expected| <= abs + rel * largest expected`.
 #[track_caller]
-pub(crate) fn assert_gradient(what: &str, actual: &[f32], expected: &[f32], abs: f32, rel: f32) {
+pub(crate) fn assert_gradient(what: &str, actual: &[f32], expected: &[f32], allowed: Tolerance) {
+    let (abs, rel) = (allowed.abs as f32, allowed.rel as f32);
     let largest = expected.iter().fold(0.0f32, |most, value| most.max(value.abs()));
     for (i, (a, e)) in actual.iter().zip(expected).enumerate() {
         assert!((a - e).abs() <= abs + rel * largest, "{what}[{i}]: {a}, expected {e} (largest {largest})");

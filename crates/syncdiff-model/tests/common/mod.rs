@@ -1,12 +1,12 @@
-//! Golden data of the original implementations: find the cases, read them, compare with them.
-//!
-//! The folder is `SYNCDIFF_GOLDENS`, by default `../shared/goldens` beside the workspace. When it is absent a test
-//! says so and passes.
+//! Golden data of the original implementations: read the cases that [`find`] finds, compare with them.
 #![allow(dead_code, missing_docs, unreachable_pub)]
+
+pub mod find;
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use find::{Reads, Tolerance};
 use serde_json::Value;
 use syncdiff_model::weights::{StoredTensor, TensorMap, open_safetensors};
 
@@ -17,53 +17,12 @@ pub struct Golden {
     pub io: TensorMap,
     /// `weights.safetensors` of the variant, when it has one.
     pub weights: Option<TensorMap>,
-}
-
-/// Where the golden data should be.
-pub fn goldens_folder() -> PathBuf {
-    match std::env::var_os("SYNCDIFF_GOLDENS") {
-        Some(folder) => folder.into(),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/goldens"),
-    }
-}
-
-/// The folder and the `case.json` of every golden case, of all kinds; none (with a line that says so) where the data is
-/// absent.
-pub fn cases() -> Vec<(PathBuf, Value)> {
-    let root = goldens_folder();
-    if !root.is_dir() {
-        println!("skipped: golden data {} absent", root.display());
-        return Vec::new();
-    }
-    let mut found = Vec::new();
-    let mut folders = vec![(root.clone(), 0)];
-    while let Some((folder, depth)) = folders.pop() {
-        if let Ok(text) = std::fs::read_to_string(folder.join("case.json")) {
-            let case = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-            found.push((folder, case));
-        } else if depth < 3 {
-            let inside = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-            folders.extend(inside.filter(|path| path.is_dir()).map(|path| (path, depth + 1)));
-        }
-    }
-    assert!(!found.is_empty(), "{} holds no case.json", root.display());
-    found.sort_by(|a, b| a.0.cmp(&b.0));
-    found
-}
-
-/// The kind of a case, as its `case.json` says.
-pub fn kind(case: &Value) -> &str {
-    case["case"].as_str().expect("case.json names its case")
+    reads: Reads,
 }
 
 /// Every case of a kind, whatever its folder is called.
 pub fn goldens(wanted: &str) -> Vec<Golden> {
-    let cases = cases().into_iter().filter(|(_, case)| kind(case) == wanted);
-    let found: Vec<Golden> = cases.map(|(folder, case)| open(&folder, case)).collect();
-    if found.is_empty() {
-        println!("skipped: golden data of {wanted} absent");
-    }
-    found
+    find::of_kind(find::cases(), wanted).into_iter().map(|(folder, case)| open(&folder, case)).collect()
 }
 
 /// A case whose `case.json` has been read.
@@ -74,6 +33,7 @@ pub fn open(folder: &Path, case: Value) -> Golden {
         case,
         io: open_safetensors(&folder.join("io.safetensors")).unwrap(),
         weights: weights.is_file().then(|| open_safetensors(&weights).unwrap()),
+        reads: Reads::default(),
     }
 }
 
@@ -82,12 +42,54 @@ impl Golden {
         self.io.contains_key(name)
     }
 
-    pub fn stored(&self, name: &str) -> &StoredTensor {
+    fn entry(&self, name: &str) -> &StoredTensor {
         self.io.get(name).unwrap_or_else(|| panic!("{}: no tensor {name}", self.folder.display()))
     }
 
+    pub fn stored(&self, name: &str) -> &StoredTensor {
+        self.reads.note(name);
+        self.entry(name)
+    }
+
     pub fn shape(&self, name: &str) -> &[usize] {
-        self.stored(name).shape()
+        self.entry(name).shape()
+    }
+
+    /// As [`Reads::assert_all`].
+    pub fn assert_all_read(&self, left: &[(&str, &str)]) {
+        self.reads.assert_all(&self.folder, self.io.keys().map(String::as_str), left);
+    }
+
+    /// What the case allows `what` to be off.
+    pub fn tolerance(&self, what: &str) -> Tolerance {
+        Tolerance::of(&self.case, what)
+    }
+
+    /// The number that the case states right before `words` in its tolerance of `what`.
+    pub fn tolerance_before(&self, what: &str, words: &str) -> f64 {
+        let text = Tolerance::text(&self.case, what);
+        find::number_before(text, words).unwrap_or_else(|| panic!("no number before {words:?} in {text:?}"))
+    }
+
+    /// [`Self::assert_close`] at the case's tolerance of `what`.
+    #[track_caller]
+    pub fn assert_within<const D: usize>(&self, name: &str, actual: Tensor<D>, what: &str) {
+        let Tolerance { abs, rel } = self.tolerance(what);
+        self.assert_close(name, actual, abs, rel);
+    }
+
+    /// As [`Self::assert_within`], for values on the host.
+    #[track_caller]
+    pub fn assert_values(&self, name: &str, actual: &[f32], what: &str) {
+        let Tolerance { abs, rel } = self.tolerance(what);
+        assert_close(&self.label(name), actual, &self.f32(name), abs, rel);
+    }
+
+    /// As [`Self::assert_values`] in `f64`.
+    #[track_caller]
+    pub fn assert_values_f64(&self, name: &str, actual: &[f64], what: &str) {
+        let Tolerance { abs, rel } = self.tolerance(what);
+        assert_close_f64(&self.label(name), actual, &self.f64(name), abs, rel);
     }
 
     pub fn f32(&self, name: &str) -> Vec<f32> {
@@ -168,12 +170,19 @@ impl Golden {
         assert_close(&self.label(name), &values(actual), &expected, abs, rel);
     }
 
-    /// Compares a gradient: every error at most `rel` of the largest absolute value.
-    pub fn assert_grad_close<const D: usize>(&self, name: &str, actual: Tensor<D>, rel: f64) {
+    /// Compares a gradient at the case's tolerance of `what`.
+    #[track_caller]
+    pub fn assert_grad_close<const D: usize>(&self, name: &str, actual: Tensor<D>, what: &str) {
+        self.assert_near(name, actual, self.tolerance(what));
+    }
+
+    /// Every error at most `abs` and `rel` of the largest expected absolute value.
+    #[track_caller]
+    pub fn assert_near<const D: usize>(&self, name: &str, actual: Tensor<D>, Tolerance { abs, rel }: Tolerance) {
         let expected = self.f32(name);
         assert_eq!(actual.dims().as_slice(), self.shape(name), "{name}: shape");
         let largest = expected.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-        assert_close(&self.label(name), &values(actual), &expected, rel * f64::from(largest), 0.0);
+        assert_close(&self.label(name), &values(actual), &expected, abs + rel * f64::from(largest), 0.0);
     }
 
     fn label(&self, name: &str) -> String {
