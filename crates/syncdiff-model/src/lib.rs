@@ -5,6 +5,7 @@
 pub mod audio;
 pub mod autoencoder;
 pub mod baselines;
+pub mod cost;
 pub mod denoiser;
 pub mod diffusion;
 pub mod error;

@@ -259,7 +259,7 @@ pub(crate) enum PullKind {
 /// See, fetch and check models
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelsCommand {
-    /// Show the presets, the face models and the weights of LPIPS, and what is there
+    /// Show every preset and network: parameters, cost of a frame, terms of public weights, what is here
     List {
         /// Print JSON
         #[arg(long)]

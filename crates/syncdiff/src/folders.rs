@@ -1,7 +1,10 @@
 //! Where models lie: the rules by which a preset or the face models are found.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+use syncdiff::network::read_manifest;
 use syncdiff::{Error, Outcome};
 
 /// Environment variable that names the folder of all models.
@@ -9,6 +12,9 @@ pub(crate) const MODELS_VARIABLE: &str = "SYNCDIFF_MODELS";
 
 /// Files that a Python package carries; the name of their folder.
 pub(crate) const FACE: &str = "face";
+/// A configuration has a few KB; more is no configuration.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
 /// As [`FACE`].
 pub(crate) const LPIPS: &str = "lpips";
 
@@ -70,6 +76,55 @@ pub(crate) fn require_preset(preset: &str) -> Outcome<PathBuf> {
             remedy,
         }
     })
+}
+
+/// A folder that `syncdiff models import` has written.
+#[derive(Debug, Serialize)]
+pub(crate) struct ImportedFolder {
+    /// Layout of the checkpoint that it comes from.
+    pub(crate) layout: String,
+    /// The folder.
+    pub(crate) folder: PathBuf,
+    /// Terms of the weights.
+    pub(crate) licence: String,
+}
+
+/// What an imported folder says of itself; the rest of its `config.toml` does not matter here.
+#[derive(Deserialize)]
+struct ImportConfig {
+    import: ImportSection,
+}
+
+#[derive(Deserialize)]
+struct ImportSection {
+    layout: String,
+}
+
+/// All imported folders directly inside the folders of models, in the order in which those are looked at. Folders of
+/// other kinds and damaged ones are passed over.
+pub(crate) fn imported() -> Vec<ImportedFolder> {
+    let cache = Path::new(".cache").join("models");
+    let mut homes: Vec<PathBuf> = models_variable().into_iter().collect();
+    homes.extend([PathBuf::from("models"), cache.clone()]);
+    homes.extend(beside_program().iter().flat_map(|folder| [folder.join("models"), folder.join(&cache)]));
+    let mut seen = BTreeSet::new();
+    homes.retain(|home| home.canonicalize().is_ok_and(|home| seen.insert(home)));
+    let mut found = Vec::new();
+    for home in homes {
+        let Ok(entries) = home.read_dir() else { continue };
+        let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        folders.sort();
+        found.extend(folders.into_iter().filter_map(imported_folder));
+    }
+    found
+}
+
+fn imported_folder(folder: PathBuf) -> Option<ImportedFolder> {
+    let licence = read_manifest(&folder).ok()?.licence;
+    let path = folder.join("config.toml");
+    let text = (path.metadata().ok()?.len() < MAX_CONFIG_BYTES).then(|| std::fs::read_to_string(&path).ok())??;
+    let config: ImportConfig = toml::from_str(&text).ok()?;
+    Some(ImportedFolder { layout: config.import.layout, folder, licence })
 }
 
 fn models_variable() -> Option<PathBuf> {

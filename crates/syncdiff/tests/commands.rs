@@ -55,6 +55,52 @@ fn models_are_listed_with_their_size_and_terms() {
     assert_eq!(names, ["lite", "base", "paper"]);
     assert!(value["presets"][2]["parameters"].as_u64().is_some_and(|count| count > 600_000_000), "{value:#}");
     assert_eq!(value["face_models"].as_array().map(Vec::len), Some(3));
+    for preset in value["presets"].as_array().expect("presets") {
+        let parts = preset["parts"].as_array().expect("parts");
+        for count in ["parameters", "macs_per_frame"] {
+            let sum: u64 = parts.iter().filter_map(|part| part[count].as_u64()).sum();
+            assert!(sum > 0 && preset[count].as_u64() == Some(sum), "{count}: {preset:#}");
+        }
+    }
+    // The paper's U-Net: published parameters, 171.4 10^9 multiply-accumulates, and whose weights there are.
+    let networks = value["networks"].as_array().expect("networks");
+    let network = |name: &str| networks.iter().find(|network| network["name"] == name).expect(name);
+    let unet = network("ldm_unet");
+    assert_eq!(unet["parameters"].as_u64(), Some(546_211_587));
+    assert_eq!(unet["macs_per_frame"].as_u64().map(|macs| macs / 100_000_000), Some(1714));
+    assert!(unet["public_weights"]["licence"].as_str().is_some_and(|licence| licence.contains("MIT")), "{unet:#}");
+    for name in ["avhubert_base", "syncnet_v2", "wav2lip", "s3fd", "lpips_alex", "difftalk_unet", "face_landmark"] {
+        assert!(network(name)["public_weights"]["project"].is_string(), "{name}");
+    }
+    // Of the face models only the files tell.
+    for file in value["face_models"].as_array().expect("files") {
+        let listed = network(file["name"].as_str().expect("a name").trim_end_matches(".tflite"));
+        assert_eq!(listed["parameters"].as_u64().is_some_and(|count| count > 50_000), file["present"] == true);
+        assert_eq!(listed["present"].as_array().map(Vec::is_empty), Some(file["present"] == false));
+    }
+    let told = String::from_utf8_lossy(&syncdiff(&["models", "list"]).stdout).into_owned();
+    for text in ["546,211,587", "171.4 G", "AV-HuBERT licence agreement", "lite", "face_landmark"] {
+        assert!(told.contains(text), "{text}: {told}");
+    }
+}
+
+#[test]
+fn imported_weights_are_listed_where_they_lie() {
+    let models = TempDir::new().unwrap();
+    let out = models.path().join("their_generator");
+    assert_done(&syncdiff(&["models", "import", text(&checkpoint("wav2lip.pth")), "--out", text(&out)]));
+    let list = Command::new(env!("CARGO_BIN_EXE_syncdiff"))
+        .args(["models", "list", "--json"])
+        .env("SYNCDIFF_MODELS", models.path())
+        .output()
+        .expect("it starts");
+    assert_done(&list);
+    let value: Value = serde_json::from_slice(&list.stdout).expect("JSON");
+    assert_eq!(value["imported"][0]["layout"], "wav2lip");
+    let networks = value["networks"].as_array().expect("networks");
+    let present = |name: &str| &networks.iter().find(|network| network["name"] == name).expect(name)["present"];
+    assert_eq!(present("wav2lip")[0].as_str(), Some(text(&out)));
+    assert_eq!(present("wav2lip_disc").as_array().map(Vec::len), Some(0));
 }
 
 /// Packs a wheel with these members.
