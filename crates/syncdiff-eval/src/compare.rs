@@ -1,7 +1,7 @@
 //! One generated clip against its reference.
 
 use crate::error::{EvalError, EvalResult};
-use crate::lips::{correlation, shifted};
+use crate::lips::{best_correlation, correlation, paired, shifted};
 use crate::picture::{psnr, psnr_u8wrap, ssim};
 use serde::Serialize;
 use std::path::Path;
@@ -11,6 +11,8 @@ use syncdiff_media::{Frame, FrameReader, ReadOptions, Tools, probe};
 
 /// Side of the mouth picture that is compared, and of the aligned crop it is cut from.
 pub const CROP: usize = 160;
+/// Largest lag at which lip openings are compared, in frames.
+pub const MOST_LAG: usize = 3;
 /// The mouth's rectangle in the aligned crop: left, top, width, height. Lips lie around (0.5, 0.66).
 const MOUTH: [usize; 4] = [32, 76, 96, 72];
 
@@ -32,6 +34,9 @@ pub struct ClipFigures {
     pub opening: Vec<Option<f64>>,
     /// Correlation over time of the lip opening, generated against reference.
     pub opening_correlation: Option<f64>,
+    /// Largest such correlation when the generated opening is moved by up to [`MOST_LAG`] frames, and the frames by which
+    /// it lags there: sound and picture of the reference itself may be apart by as much.
+    pub opening_best: Option<(f64, isize)>,
     /// The reference's opening against itself half a clip away: what chance gives.
     pub opening_correlation_other_time: Option<f64>,
     /// Deviation over time of the generated opening divided by that of the reference.
@@ -134,9 +139,7 @@ impl Reference {
 pub fn compare(tools: &Tools, models: &FaceModels, reference: &Reference, generated: &Path) -> EvalResult<ClipFigures> {
     let Reference { faces: truth, mouths: truth_mouths } = reference;
     let ours = measure_faces(tools, models, generated)?;
-    let pairs: Vec<(f64, f64)> =
-        truth.opening.iter().zip(&ours.opening).filter_map(|(a, b)| Some(((*a)?, (*b)?))).collect();
-    let (a, b): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
+    let (a, b) = paired(&truth.opening, &ours.opening);
 
     let our_mouths = mouths(tools, generated, truth)?;
     let (mut psnr_sum, mut wrap_sum, mut ssim_sum, mut count) = (0.0, 0.0, 0.0, 0.0);
@@ -160,6 +163,7 @@ pub fn compare(tools: &Tools, models: &FaceModels, reference: &Reference, genera
     }
     Ok(ClipFigures {
         opening_correlation: correlation(&a, &b),
+        opening_best: best_correlation(&truth.opening, &ours.opening, MOST_LAG),
         opening_correlation_other_time: correlation(&a, &shifted(&a)),
         opening_range_ratio: Some(deviation(&b) / deviation(&a)).filter(|r| r.is_finite()),
         mouth_psnr: psnr_sum / count,

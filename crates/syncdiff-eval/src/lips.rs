@@ -17,6 +17,23 @@ pub fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
     (aa > 1e-12 && bb > 1e-12).then(|| ab / (aa * bb).sqrt())
 }
 
+/// The frames in which both series have a value.
+pub fn paired(a: &[Option<f64>], b: &[Option<f64>]) -> (Vec<f64>, Vec<f64>) {
+    a.iter().zip(b).filter_map(|(a, b)| Some(((*a)?, (*b)?))).unzip()
+}
+
+/// Largest correlation over moves of `b` by up to `most` frames either way, and the move: positive where `b` lags.
+/// Even unrelated series correlate at the best of several moves: compare with such a pair.
+pub fn best_correlation(a: &[Option<f64>], b: &[Option<f64>], most: usize) -> Option<(f64, isize)> {
+    let at = |lag: isize| {
+        let skip = |series: &'_ [Option<f64>], n: isize| series[(n.max(0) as usize).min(series.len())..].to_vec();
+        let (a, b) = paired(&skip(a, -lag), &skip(b, lag));
+        correlation(&a, &b).map(|r| (r, lag))
+    };
+    let most = most as isize;
+    (-most..=most).filter_map(at).max_by(|a, b| a.0.total_cmp(&b.0))
+}
+
 /// The series from another time of the same clip: rolled by half its length.
 pub fn shifted(a: &[f64]) -> Vec<f64> {
     let mut b = a.to_vec();
@@ -53,6 +70,19 @@ mod tests {
         assert!((motion(&opening, &[true; 6]).unwrap() - 0.7 / 3.0).abs() < 1e-12);
         assert!((motion(&opening, &[true, true, true, true, true, false]).unwrap() - 0.3 / 2.0).abs() < 1e-12);
         assert_eq!(motion(&opening, &[true, false, true, true, false, false]), None);
+    }
+
+    #[test]
+    fn the_best_move_is_found_and_named() {
+        let wave = |from: isize| -> Vec<Option<f64>> {
+            (0..40).map(|t| (t != 7).then(|| ((t as isize + from) as f64 * 0.7).sin())).collect()
+        };
+        let (r, lag) = best_correlation(&wave(0), &wave(-2), 3).unwrap();
+        assert!(r > 0.999 && lag == 2, "{r} {lag}");
+        let (r, lag) = best_correlation(&wave(0), &wave(1), 3).unwrap();
+        assert!(r > 0.999 && lag == -1, "{r} {lag}");
+        assert_eq!(best_correlation(&[Some(1.0); 9], &wave(0), 3), None);
+        assert_eq!(best_correlation(&wave(0)[..2], &wave(0), 3), None);
     }
 
     #[test]

@@ -1,21 +1,11 @@
 //! Fréchet distance against pytorch-fid, error rates against jiwer.
 
-use safetensors::SafeTensors;
-use std::path::{Path, PathBuf};
-use syncdiff_eval::{EditCounts, FeatureStatistics, frechet_distance};
+mod common;
 
-fn variants() -> Vec<PathBuf> {
-    let folder = std::env::var_os("SYNCDIFF_GOLDENS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/goldens"), PathBuf::from)
-        .join("metrics");
-    match std::fs::read_dir(&folder) {
-        Ok(entries) => entries.map(|e| e.unwrap().path()).filter(|p| p.join("case.json").is_file()).collect(),
-        Err(_) => {
-            println!("skipped: golden data {} absent", folder.display());
-            Vec::new()
-        }
-    }
-}
+use common::variants;
+use safetensors::SafeTensors;
+use std::path::Path;
+use syncdiff_eval::{EditCounts, FeatureStatistics, frechet_distance};
 
 struct Case {
     case: serde_json::Value,
@@ -51,7 +41,7 @@ impl Case {
 
 #[test]
 fn golden_frechet_distance() {
-    for variant in variants() {
+    for variant in variants("metrics") {
         let case = Case::open(&variant);
         for name in case.case["config"]["fid"].as_array().unwrap() {
             let name = name.as_str().unwrap();
@@ -68,7 +58,7 @@ fn golden_frechet_distance() {
 
 #[test]
 fn golden_error_rates() {
-    for variant in variants() {
+    for variant in variants("metrics") {
         let case = Case::open(&variant);
         let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
         let pairs: Vec<(String, String)> =

@@ -1,22 +1,11 @@
 //! Picture metrics against scikit-image and TalkLip's script, and the closed-form oracles.
 
+mod common;
+
+use common::variants;
 use safetensors::SafeTensors;
-use std::path::{Path, PathBuf};
 use syncdiff_eval::{mse, psnr, psnr_u8wrap, ssim};
 use syncdiff_media::Frame;
-
-fn variants() -> Vec<PathBuf> {
-    let folder = std::env::var_os("SYNCDIFF_GOLDENS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/goldens"), PathBuf::from)
-        .join("metrics");
-    match std::fs::read_dir(&folder) {
-        Ok(entries) => entries.map(|e| e.unwrap().path()).filter(|p| p.join("case.json").is_file()).collect(),
-        Err(_) => {
-            println!("skipped: golden data {} absent", folder.display());
-            Vec::new()
-        }
-    }
-}
 
 fn frames(file: &SafeTensors<'_>, name: &str) -> Vec<Frame> {
     let tensor = file.tensor(name).unwrap();
@@ -32,7 +21,7 @@ fn values(file: &SafeTensors<'_>, name: &str) -> Vec<f64> {
 
 #[test]
 fn golden_psnr_and_ssim() {
-    for variant in variants() {
+    for variant in variants("metrics") {
         let bytes = std::fs::read(variant.join("io.safetensors")).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let groups: Vec<String> = file

@@ -6,11 +6,13 @@
 
 use crate::diffusion::{Denoiser, Prediction};
 use crate::nn::Conv1x1;
-use crate::unet::{PreparedContext, UNet, UNetConfig};
+use crate::unet::{PreparedContext, PreparedTime, UNet, UNetConfig};
 use crate::weights::Remap;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 /// Which frames the denoiser sees beside the masked one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,11 +107,78 @@ impl LatentDenoiser {
         self.unet.forward(Tensor::cat(vec![z, condition], 1), timesteps, context)
     }
 
+    /// Projects audio tokens for every cross-attention, for [`LatentDenoiser::bind_prepared`].
+    ///
+    /// # Shapes
+    /// [batch, tokens, dim]
+    pub fn prepare_context(&self, tokens: Tensor<3>) -> PreparedContext {
+        self.unet.prepare_context(tokens)
+    }
+
+    /// Classifier-free guidance (Ho and Salimans 2022): without + weight (with - without), in the form that the
+    /// network predicts. None at a weight of 1, which is no guidance and costs nothing.
+    ///
+    /// # Shapes
+    /// mute: [1, tokens, dim], the tokens of no speech
+    pub fn guidance(&self, weight: f32, mute: impl FnOnce() -> Tensor<3>) -> Option<Guidance> {
+        (weight != 1.0).then(|| Guidance { weight, mute: self.prepare_context(mute()) })
+    }
+
     /// Binds the conditions of one sampling run: what does not change over its steps is computed here, once.
     pub fn bind(&self, priors: &VisualPriors, context: Tensor<3>, prediction: Prediction) -> BoundDenoiser<'_> {
-        let prepared = self.unet.prepare_context(context.clone());
+        let context = BoundContext::new(self.prepare_context(context), None);
+        BoundDenoiser { denoiser: self, condition: self.condition(priors), context, times: None, prediction }
+    }
+
+    /// [`LatentDenoiser::bind`] for a frame of a clip, with what was computed once for the clip or ahead.
+    pub fn bind_prepared<'a>(
+        &'a self,
+        priors: &VisualPriors,
+        context: BoundContext,
+        times: &'a TimeTable,
+        prediction: Prediction,
+    ) -> BoundDenoiser<'a> {
         let condition = self.condition(priors);
-        BoundDenoiser { denoiser: self, condition, context, prepared, prediction, guidance: None }
+        BoundDenoiser { denoiser: self, condition, context, times: Some(times), prediction }
+    }
+}
+
+/// The answer that guidance starts from, the same for all frames.
+#[derive(Clone, Debug)]
+pub struct Guidance {
+    weight: f32,
+    /// Of one image.
+    mute: PreparedContext,
+}
+
+/// The context of a sampling run, ready for all steps.
+#[derive(Clone, Debug)]
+pub struct BoundContext {
+    /// Under guidance that of no speech stands behind it in the batch: both answers come from one pass.
+    prepared: PreparedContext,
+    weight: Option<f32>,
+}
+
+impl BoundContext {
+    /// Joins a context with that of no speech, where there is guidance.
+    pub fn new(context: PreparedContext, guidance: Option<&Guidance>) -> Self {
+        match guidance {
+            Some(Guidance { weight, mute }) => BoundContext { prepared: context.join(mute), weight: Some(*weight) },
+            None => BoundContext { prepared: context, weight: None },
+        }
+    }
+}
+
+/// The timesteps that a sampler has asked for, embedded and projected: the same for all frames of a clip.
+#[derive(Debug, Default)]
+pub struct TimeTable(Mutex<BTreeMap<usize, PreparedTime>>);
+
+impl TimeTable {
+    /// The entry of a timestep, made at first use.
+    fn at(&self, timestep: usize, prepare: impl FnOnce() -> PreparedTime) -> PreparedTime {
+        // Entries are whole or absent, so that a panic elsewhere leaves nothing wrong behind.
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.entry(timestep).or_insert_with(prepare).clone()
     }
 }
 
@@ -117,46 +186,26 @@ impl LatentDenoiser {
 pub struct BoundDenoiser<'a> {
     denoiser: &'a LatentDenoiser,
     condition: Tensor<4>,
-    context: Tensor<3>,
-    /// Of the context; under guidance of the context and, behind it in the batch, of the tokens of no speech.
-    prepared: PreparedContext,
+    context: BoundContext,
+    times: Option<&'a TimeTable>,
     prediction: Prediction,
-    /// Weight of classifier-free guidance.
-    guidance: Option<f32>,
-}
-
-impl BoundDenoiser<'_> {
-    /// Classifier-free guidance (Ho and Salimans 2022): without + weight (with - without), in the form that the
-    /// network predicts. A weight of 1 is no guidance and costs nothing.
-    ///
-    /// # Shapes
-    /// mute: as the context, or with a batch of 1
-    pub fn guided(self, weight: f32, mute: Tensor<3>) -> Self {
-        if weight == 1.0 {
-            return self;
-        }
-        let [batch, tokens, dim] = self.context.dims();
-        // Both answers come from one pass: twice the batch keeps the cores busier than two passes.
-        let both = Tensor::cat(vec![self.context.clone(), mute.expand([batch, tokens, dim])], 0);
-        Self {
-            prepared: self.denoiser.unet.prepare_context(both),
-            condition: self.condition.repeat_dim(0, 2),
-            guidance: Some(weight),
-            ..self
-        }
-    }
 }
 
 impl Denoiser for BoundDenoiser<'_> {
     fn denoise(&self, x_t: Tensor<4>, timesteps: &[usize]) -> Tensor<4> {
-        let run = |x_t: Tensor<4>, timesteps: &[usize]| {
-            let x = Tensor::cat(vec![x_t, self.condition.clone()], 1);
-            self.denoiser.unet.forward_prepared(x, timesteps, &self.prepared)
+        let (unet, device) = (&self.denoiser.unet, x_t.device());
+        let time = match (self.times, timesteps) {
+            // Samplers ask for the whole batch at one timestep: one entry serves all of it.
+            (Some(times), [first, rest @ ..]) if rest.iter().all(|timestep| timestep == first) => {
+                times.at(*first, || unet.prepare_timesteps(&[*first], &device))
+            }
+            _ => unet.prepare_timesteps(timesteps, &device),
         };
-        let Some(weight) = self.guidance else { return run(x_t, timesteps) };
+        let x = Tensor::cat(vec![x_t, self.condition.clone()], 1);
+        let answers = unet.forward_prepared(x, &time, &self.context.prepared);
+        let Some(weight) = self.context.weight else { return answers };
         let batch = timesteps.len();
-        let both = run(x_t.repeat_dim(0, 2), &timesteps.repeat(2));
-        let (with, without) = (both.clone().narrow(0, 0, batch), both.narrow(0, batch, batch));
+        let (with, without) = (answers.clone().narrow(0, 0, batch), answers.narrow(0, batch, batch));
         without.clone() + (with - without) * weight
     }
 

@@ -1,10 +1,14 @@
 //! Generation: one frame after the other, each feeding the next.
 //!
+//! A frame takes three steps, which may run at the same time for different frames: [`Speaker::look`] ahead (encode the
+//! masked crops, several at once), [`FrameGenerator::draw`] in strict order (sample the latent, knowing the last one),
+//! [`Speaker::picture`] behind (decode). What is constant over a clip is kept by the [`Speaker`].
+//!
 //! # Source
 //! SyncDiff, section 3.3; METHOD section 13.
 
-use crate::denoiser::VisualPriors;
-use crate::diffusion::{Sampler, start_noise};
+use crate::denoiser::{BoundContext, Guidance, TimeTable, VisualPriors};
+use crate::diffusion::{NoisePolicy, Sampler, start_noise};
 use crate::error::{ModelError, ModelResult};
 use crate::lipsync::{LipSync, SpeechTokens};
 use crate::preset::{LipSyncConfig, PoseFeedback, check_guidance};
@@ -14,15 +18,13 @@ use std::collections::VecDeque;
 /// Seconds are not known here: a caller that wants timings passes a clock.
 pub type Lap<'a> = &'a mut dyn FnMut(Phase);
 
-/// What has just been done; reported through [`FrameGenerator::next_timed`].
+/// What has just been done; reported through [`FrameGenerator::draw`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Masked frame encoded (and the generated frame, where it is fed back decoded).
-    Encode,
     /// Latent sampled.
     Denoise,
-    /// Latent decoded.
-    Decode,
+    /// Frame decoded and encoded again, to be fed back.
+    FeedBack,
 }
 
 /// How frames are drawn.
@@ -43,29 +45,60 @@ impl LipSyncConfig {
     }
 }
 
+/// A model that has listened to a speech and knows how to sample: all that is constant over a clip.
+pub struct Speaker<'a> {
+    model: &'a LipSync,
+    speech: SpeechTokens,
+    sampling: Sampling,
+    guidance: Option<Guidance>,
+    times: TimeTable,
+    /// Where sampling starts, if that is the same for all frames.
+    noise: Option<Tensor<4>>,
+}
+
+/// A masked crop and its moment of the speech, encoded.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    masked: Tensor<4>,
+    context: BoundContext,
+    model_frame: usize,
+}
+
+/// A drawn frame on its way to a picture.
+#[derive(Clone, Debug)]
+pub struct Drawn(Form);
+
+#[derive(Clone, Debug)]
+enum Form {
+    Latent(Tensor<4>),
+    Picture(Tensor<4>),
+}
+
 /// Generates the crops of one face in one clip.
 pub struct FrameGenerator<'a> {
-    model: &'a LipSync,
-    sampling: Sampling,
+    speaker: &'a Speaker<'a>,
     identity: Tensor<4>,
     previous: VecDeque<Tensor<4>>,
 }
 
 impl LipSync {
-    /// Starts a clip. `identity_rgb_crop` is the aligned, unmasked first frame.
-    ///
-    /// # Shapes
-    /// [crop_size, crop_size, 3] bytes, row-major RGB
+    /// Gives the model a speech and a way of sampling.
     ///
     /// # Errors
-    /// [`ModelError::Parameter`] for a crop of another size or a sampling that cannot run.
-    pub fn generator(&self, identity_rgb_crop: &[u8], sampling: &Sampling) -> ModelResult<FrameGenerator<'_>> {
+    /// [`ModelError::Parameter`] for a sampling that cannot run.
+    pub fn speaker(&self, speech: SpeechTokens, sampling: &Sampling) -> ModelResult<Speaker<'_>> {
         sampling.sampler.check(&self.schedule)?;
         check_guidance(sampling.guidance)?;
-        let identity = self.autoencoder.encode(self.crop_to_tensor(identity_rgb_crop)?);
-        let mut generator = FrameGenerator { model: self, sampling: *sampling, identity, previous: VecDeque::new() };
-        generator.restart();
-        Ok(generator)
+        let mute = || self.speech.conditioner.mute_tokens(speech.rows());
+        let guidance = self.denoiser.guidance(sampling.guidance, mute);
+        let noise = (self.config().noise == NoisePolicy::PerClip).then(|| self.start_noise(sampling.seed, 0));
+        Ok(Speaker { model: self, speech, sampling: *sampling, guidance, times: TimeTable::default(), noise })
+    }
+
+    fn start_noise(&self, seed: u64, model_frame: usize) -> Tensor<4> {
+        let (config, size) = (self.config(), self.config().latent_size());
+        let shape = [config.autoencoder.z_channels, size, size];
+        start_noise(seed, config.noise, &[model_frame as u64], shape, self.device())
     }
 
     /// RGB bytes to a picture in [-1, 1].
@@ -76,6 +109,120 @@ impl LipSync {
             return Err(ModelError::parameter("generate", "crop bytes", rgb.len(), allowed));
         }
         Ok(rgb_to_tensor(rgb, side, self.device()))
+    }
+}
+
+impl<'a> Speaker<'a> {
+    /// Encodes masked crops, each with its model frame; several at once cost less than one by one.
+    ///
+    /// # Shapes
+    /// crops: [crop_size, crop_size, 3] bytes, row-major RGB
+    ///
+    /// # Errors
+    /// [`ModelError::Parameter`] for a crop of another size or a frame beyond the speech.
+    pub fn look(&self, masked_rgb_crops: &[(&[u8], usize)]) -> ModelResult<Vec<Seen>> {
+        let model = self.model;
+        let mut crops = Vec::with_capacity(masked_rgb_crops.len());
+        for (rgb, model_frame) in masked_rgb_crops {
+            if *model_frame >= self.speech.num_frames() {
+                let allowed = format!("the speech was encoded for {} frames", self.speech.num_frames());
+                return Err(ModelError::parameter("generate", "model_frame", model_frame, allowed));
+            }
+            crops.push(model.crop_to_tensor(rgb)?);
+        }
+        if crops.is_empty() {
+            return Ok(Vec::new());
+        }
+        let masked = model.autoencoder.encode(Tensor::cat(crops, 0));
+        let frames: Vec<usize> = masked_rgb_crops.iter().map(|(_, model_frame)| *model_frame).collect();
+        let window = model.config().conditioning.window;
+        let tokens = self.speech.tokens(&model.speech.conditioner, window, &frames);
+        let contexts = model.denoiser.prepare_context(tokens);
+        let seen = |(i, model_frame): (usize, usize)| Seen {
+            masked: masked.clone().narrow(0, i, 1),
+            context: BoundContext::new(contexts.of_image(i), self.guidance.as_ref()),
+            model_frame,
+        };
+        Ok(frames.into_iter().enumerate().map(seen).collect())
+    }
+
+    /// Starts a clip. `identity_rgb_crop` is the aligned, unmasked first frame.
+    ///
+    /// # Shapes
+    /// [crop_size, crop_size, 3] bytes, row-major RGB
+    ///
+    /// # Errors
+    /// [`ModelError::Parameter`] for a crop of another size.
+    pub fn start(&'a self, identity_rgb_crop: &[u8]) -> ModelResult<FrameGenerator<'a>> {
+        let identity = self.model.autoencoder.encode(self.model.crop_to_tensor(identity_rgb_crop)?);
+        let mut generator = FrameGenerator { speaker: self, identity, previous: VecDeque::new() };
+        generator.restart();
+        Ok(generator)
+    }
+
+    /// The picture of a drawn frame.
+    ///
+    /// # Shapes
+    /// -> [crop_size, crop_size, 3] bytes, row-major RGB
+    pub fn picture(&self, drawn: Drawn) -> Vec<u8> {
+        tensor_to_rgb(match drawn.0 {
+            Form::Latent(latent) => self.model.autoencoder.decode(latent),
+            Form::Picture(picture) => picture,
+        })
+    }
+}
+
+impl FrameGenerator<'_> {
+    /// Forgets the previous frames (after a cut, or a gap without a face): the identity frame stands in for them.
+    pub fn restart(&mut self) {
+        let count = self.speaker.model.config().priors.pose_frames;
+        self.previous = std::iter::repeat_n(self.identity.clone(), count).collect();
+    }
+
+    /// Draws the next frame: samples its latent, knowing the frames before. Calls `lap` after each phase.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
+    pub fn draw(&mut self, seen: Seen, lap: Lap<'_>) -> ModelResult<Drawn> {
+        let Speaker { model, sampling: Sampling { sampler, seed, .. }, times, noise, .. } = self.speaker;
+        let (config, Seen { masked, context, model_frame }) = (model.config(), seen);
+        let priors =
+            VisualPriors { masked, identity: self.identity.clone(), pose: self.previous.iter().cloned().collect() };
+        let denoiser = model.denoiser.bind_prepared(&priors, context, times, config.prediction);
+        let noise = noise.clone().unwrap_or_else(|| model.start_noise(*seed, model_frame));
+        let latent = sampler.sample(&denoiser, &model.schedule, noise, *seed, &[model_frame as u64])?;
+        lap(Phase::Denoise);
+        if config.priors.pose_frames == 0 {
+            return Ok(Drawn(Form::Latent(latent)));
+        }
+        let (pose, drawn) = match config.feedback {
+            PoseFeedback::Latent => (latent.clone(), Form::Latent(latent)),
+            PoseFeedback::Decoded => {
+                let picture = model.autoencoder.decode(latent);
+                let pose = model.autoencoder.encode(picture.clone().clamp(-1.0, 1.0));
+                lap(Phase::FeedBack);
+                (pose, Form::Picture(picture))
+            }
+        };
+        self.previous.pop_back();
+        self.previous.push_front(pose);
+        Ok(Drawn(drawn))
+    }
+
+    /// Looks, draws and decodes one frame.
+    ///
+    /// # Shapes
+    /// masked crop and result: [crop_size, crop_size, 3] bytes, row-major RGB
+    ///
+    /// # Errors
+    /// As [`Speaker::look`] and [`FrameGenerator::draw`].
+    pub fn next(&mut self, masked_rgb_crop: &[u8], model_frame: usize) -> ModelResult<Vec<u8>> {
+        let seen = self.speaker.look(&[(masked_rgb_crop, model_frame)])?;
+        let mut picture = Vec::new();
+        for seen in seen {
+            picture = self.speaker.picture(self.draw(seen, &mut |_| {})?);
+        }
+        Ok(picture)
     }
 }
 
@@ -109,72 +256,4 @@ pub fn tensor_to_rgb(picture: Tensor<4>) -> Vec<u8> {
         }
     }
     rgb
-}
-
-impl FrameGenerator<'_> {
-    /// Forgets the previous frames (after a cut, or a gap without a face): the identity frame stands in for them.
-    pub fn restart(&mut self) {
-        let count = self.model.config().priors.pose_frames;
-        self.previous = std::iter::repeat_n(self.identity.clone(), count).collect();
-    }
-
-    /// Generates the crop of one model frame.
-    ///
-    /// # Shapes
-    /// masked crop and result: [crop_size, crop_size, 3] bytes, row-major RGB
-    ///
-    /// # Errors
-    /// [`ModelError::Parameter`] for a crop of another size or a frame beyond the speech.
-    pub fn next(&mut self, masked_rgb_crop: &[u8], speech: &SpeechTokens, model_frame: usize) -> ModelResult<Vec<u8>> {
-        self.next_timed(masked_rgb_crop, speech, model_frame, &mut |_| {})
-    }
-
-    /// [`FrameGenerator::next`] that calls `lap` after each phase.
-    ///
-    /// # Errors
-    /// As [`FrameGenerator::next`].
-    pub fn next_timed(
-        &mut self,
-        masked_rgb_crop: &[u8],
-        speech: &SpeechTokens,
-        model_frame: usize,
-        lap: Lap<'_>,
-    ) -> ModelResult<Vec<u8>> {
-        let model = self.model;
-        let config = model.config();
-        if model_frame >= speech.num_frames() {
-            let allowed = format!("the speech was encoded for {} frames", speech.num_frames());
-            return Err(ModelError::parameter("generate", "model_frame", model_frame, allowed));
-        }
-        let masked = model.autoencoder.encode(model.crop_to_tensor(masked_rgb_crop)?);
-        lap(Phase::Encode);
-        let priors =
-            VisualPriors { masked, identity: self.identity.clone(), pose: self.previous.iter().cloned().collect() };
-        let Sampling { sampler, guidance, seed } = self.sampling;
-        let conditioner = &model.speech.conditioner;
-        let context = conditioner.tokens_of_frames(speech.rows().clone(), &[model_frame]);
-        let size = config.latent_size();
-        let frame = [model_frame as u64];
-        let noise =
-            start_noise(seed, config.noise, &frame, [config.autoencoder.z_channels, size, size], model.device());
-        let denoiser = model
-            .denoiser
-            .bind(&priors, context, config.prediction)
-            .guided(guidance, conditioner.mute_tokens(speech.rows()));
-        let latent = sampler.sample(&denoiser, &model.schedule, noise, seed, &frame)?;
-        lap(Phase::Denoise);
-        let picture = model.autoencoder.decode(latent.clone());
-        let rgb = tensor_to_rgb(picture.clone());
-        lap(Phase::Decode);
-        if config.priors.pose_frames > 0 {
-            let pose = match config.feedback {
-                PoseFeedback::Latent => latent,
-                PoseFeedback::Decoded => model.autoencoder.encode(picture.clamp(-1.0, 1.0)),
-            };
-            lap(Phase::Encode);
-            self.previous.pop_back();
-            self.previous.push_front(pose);
-        }
-        Ok(rgb)
-    }
 }

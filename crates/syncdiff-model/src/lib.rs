@@ -20,6 +20,6 @@ pub mod video;
 pub mod weights;
 
 pub use error::{Fault, ModelError, ModelResult};
-pub use generate::FrameGenerator;
+pub use generate::{FrameGenerator, Speaker};
 pub use lipsync::{LipSync, SpeechTokens};
 pub use preset::LipSyncConfig;

@@ -42,6 +42,14 @@ pub struct SpeechTokens {
 }
 
 impl SpeechTokens {
+    /// Takes rows that [`LipSync::encode_speech`] made before, with the same weights.
+    ///
+    /// # Shapes
+    /// [frames, dim]
+    pub fn from_rows(rows: Tensor<2>) -> Self {
+        Self { rows }
+    }
+
     /// Number of model frames (25 per second).
     pub fn num_frames(&self) -> usize {
         self.rows.dims()[0]
@@ -50,6 +58,17 @@ impl SpeechTokens {
     /// The encoded rows, [frames, dim].
     pub fn rows(&self) -> &Tensor<2> {
         &self.rows
+    }
+
+    /// Cross-attention tokens of some frames. Only rows near them are touched, however long the speech.
+    ///
+    /// # Shapes
+    /// window: rows that the conditioner looks at -> [frames, K, dim]
+    pub(crate) fn tokens(&self, conditioner: &Conditioner, window: usize, frames: &[usize]) -> Tensor<3> {
+        let first = frames.iter().min().map_or(0, |frame| frame.saturating_sub(window));
+        let end = frames.iter().max().map_or(0, |frame| frame + window).min(self.num_frames());
+        let near: Vec<usize> = frames.iter().map(|frame| frame - first).collect();
+        conditioner.tokens_of_frames(self.rows.clone().narrow(0, first, end - first), &near)
     }
 }
 

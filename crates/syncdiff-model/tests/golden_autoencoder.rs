@@ -3,6 +3,8 @@
 mod common;
 #[path = "common/gradients.rs"]
 mod gradients;
+#[path = "common/tiny.rs"]
+mod tiny;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -140,15 +142,7 @@ fn golden_autoencoder_losses_and_gradients() {
 fn straight_through_gradient() {
     let device = Device::flex().autodiff();
     device.seed(3);
-    let config = AutoencoderConfig {
-        ch: 8,
-        ch_mult: vec![1, 2],
-        num_res_blocks: 1,
-        n_embed: 16,
-        norm_groups: 4,
-        ..AutoencoderConfig::paper()
-    };
-    let model = Autoencoder::new(&config, &device);
+    let model = Autoencoder::new(&tiny::autoencoder(), &device);
     let x = Tensor::random([1, 3, 16, 16], burn::tensor::Distribution::Uniform(-1.0, 1.0), &device);
     let quantized = model.quantize.quantize_for_training(model.encode(x.clone()));
     let grads = (model.decode_quantized(quantized.z) - x.clone()).abs().mean().backward();

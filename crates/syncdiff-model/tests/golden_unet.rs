@@ -3,33 +3,18 @@
 mod common;
 #[path = "common/gradients.rs"]
 mod gradients;
+#[path = "common/unet_config.rs"]
+mod unet_config;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use common::{Golden, assert_close, goldens, values};
 use syncdiff_model::unet::{UNet, UNetConfig, timestep_embedding};
 use syncdiff_model::weights::load_into;
-
-fn config(golden: &Golden) -> UNetConfig {
-    let list = |path: &str| -> Vec<usize> {
-        let items = golden.case.pointer(path).and_then(|v| v.as_array()).expect("a list in case.json");
-        items.iter().map(|v| v.as_u64().expect("an integer") as usize).collect()
-    };
-    UNetConfig {
-        in_channels: golden.number("/config/unet/in_channels"),
-        out_channels: golden.number("/config/unet/out_channels"),
-        model_channels: golden.number("/config/unet/model_channels"),
-        channel_mult: list("/config/unet/channel_mult"),
-        num_res_blocks: golden.number("/config/unet/num_res_blocks"),
-        attention_resolutions: list("/config/unet/attention_resolutions"),
-        num_head_channels: golden.number("/config/unet/num_head_channels"),
-        context_dim: golden.number("/config/unet/context_dim"),
-        norm_groups: 32,
-    }
-}
+use unet_config::unet_config;
 
 fn load(golden: &Golden, device: &Device) -> UNet {
-    let config = config(golden);
+    let config = unet_config(golden);
     load_into(UNet::new(&config, device), golden.weights(), &config.remap()).unwrap()
 }
 
@@ -51,11 +36,12 @@ fn golden_unet_outputs_and_blocks() {
             };
             let context: Tensor<3> = golden.tensor(&format!("in.context_K{tokens}"), &device);
             let prepared = unet.prepare_context(context.clone());
+            let time = unet.prepare_timesteps(&timesteps, &device);
             let y = unet.forward(x.clone(), &timesteps, context);
             assert_eq!(
                 y.to_data(),
-                unet.forward_prepared(x.clone(), &timesteps, &prepared).into_data(),
-                "a prepared context changes nothing"
+                unet.forward_prepared(x.clone(), &time, &prepared).into_data(),
+                "what is prepared changes nothing"
             );
             golden.assert_close(&name, y, 1e-5, 0.0);
         }
@@ -124,7 +110,7 @@ fn golden_unet_gradients() {
     let device = Device::flex().autodiff();
     for golden in goldens("ldm_unet") {
         let unet = load(&golden, &device);
-        let remap = config(&golden).remap();
+        let remap = unet_config(&golden).remap();
         let timesteps: Vec<usize> = golden.i64("in.t_mixed").iter().map(|&t| t as usize).collect();
         for key in golden.io.keys().filter(|k| k.starts_with("in.context_K")) {
             let tokens = &key["in.context_".len()..];

@@ -1,38 +1,18 @@
 //! The whole model at tiny size: parts, generation, weights folder.
 
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, Distribution, Int, Tensor, Tolerance};
-use syncdiff_model::audio::{AudioEncoderConfig, ConditioningConfig};
-use syncdiff_model::autoencoder::AutoencoderConfig;
-use syncdiff_model::denoiser::{LatentDenoiser, PriorConfig, VisualPriors};
-use syncdiff_model::diffusion::{Denoiser, Sampler};
+#[path = "common/tiny.rs"]
+mod tiny;
+
+use burn::module::Module;
+use burn::tensor::{Device, Distribution, Tensor, Tolerance};
+use syncdiff_model::denoiser::{BoundContext, LatentDenoiser, PriorConfig, TimeTable, VisualPriors};
+use syncdiff_model::diffusion::{Denoiser, NoisePolicy};
 use syncdiff_model::generate::Sampling;
 use syncdiff_model::preset::PoseFeedback;
 use syncdiff_model::unet::UNetConfig;
 use syncdiff_model::weights::{Storage, module_shapes};
 use syncdiff_model::{LipSync, LipSyncConfig, ModelError};
-
-fn tiny() -> LipSyncConfig {
-    let lite = LipSyncConfig::lite();
-    LipSyncConfig {
-        name: "tiny".into(),
-        crop_size: 32,
-        autoencoder: AutoencoderConfig { ch: 8, n_embed: 64, norm_groups: 4, ..lite.autoencoder },
-        unet: UNetConfig { channel_mult: vec![1, 2], attention_resolutions: vec![2], context_dim: 16, ..lite.unet },
-        audio: AudioEncoderConfig {
-            dim: 16,
-            num_layers: 2,
-            num_heads: 2,
-            feed_forward_dim: 32,
-            position_kernel: 8,
-            position_groups: 2,
-            ..lite.audio
-        },
-        conditioning: ConditioningConfig { dim: 16, ..lite.conditioning },
-        sampler: Sampler { num_steps: 2, ..lite.sampler },
-        ..lite
-    }
-}
+use tiny::Ramp;
 
 fn speech(seconds: f32) -> Vec<i16> {
     (0..(seconds * 16000.0) as usize)
@@ -47,8 +27,9 @@ fn crop(seed: u8) -> Vec<u8> {
 /// Three frames, the second after the first, as a user would.
 fn generate(model: &LipSync, seed: u64) -> Vec<Vec<u8>> {
     let tokens = model.encode_speech(&speech(0.2), 5).unwrap();
-    let mut generator = model.generator(&crop(1), &model.config().sampling(seed)).unwrap();
-    (0..3).map(|frame| generator.next(&crop(2), &tokens, frame).unwrap()).collect()
+    let speaker = model.speaker(tokens, &model.config().sampling(seed)).unwrap();
+    let mut generator = speaker.start(&crop(1)).unwrap();
+    (0..3).map(|frame| generator.next(&crop(2), frame).unwrap()).collect()
 }
 
 #[test]
@@ -74,36 +55,23 @@ fn parameter_counts_of_the_paper() {
 #[test]
 fn generation_is_a_function_of_its_seed_and_feeds_itself() {
     let device = Device::flex();
-    let model = LipSync::random(&tiny(), 1, &device).unwrap();
+    let model = LipSync::random(&tiny::lip_sync(), 1, &device).unwrap();
     let frames = generate(&model, 3);
     assert_eq!(frames, generate(&model, 3));
     assert_ne!(frames, generate(&model, 4));
     assert_eq!(frames[0].len(), 32 * 32 * 3);
     for feedback in [PoseFeedback::Decoded, PoseFeedback::Latent] {
-        let model = LipSync::random(&LipSyncConfig { feedback, ..tiny() }, 1, &device).unwrap();
+        let model = LipSync::random(&LipSyncConfig { feedback, ..tiny::lip_sync() }, 1, &device).unwrap();
         assert_eq!(generate(&model, 3).len(), 3);
-    }
-}
-
-/// Fills the output layer, which begins at zero, so that an untrained network answers at all.
-struct Fill;
-
-impl ModuleMapper for Fill {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|values| {
-            let shape = values.dims();
-            let ramp = Tensor::<1, Int>::arange(0..values.shape().num_elements() as i64, &values.device()).float();
-            values + ramp.sin().reshape(shape) * 0.1
-        })
     }
 }
 
 #[test]
 fn guidance_exaggerates_what_the_speech_changes() {
     let device = Device::flex();
-    let config = tiny();
+    let config = tiny::lip_sync();
     let model = LipSync::random(&config, 1, &device).unwrap();
-    let denoiser = model.denoiser.clone().map(&mut Fill);
+    let denoiser = model.denoiser.clone().map(&mut Ramp { pace: 1.0, ..Ramp::small() });
     let noise = |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
     let latent = || noise([2, 3, 8, 8]);
     let priors = VisualPriors { masked: latent(), identity: latent(), pose: vec![latent()] };
@@ -112,11 +80,11 @@ fn guidance_exaggerates_what_the_speech_changes() {
     let with = conditioner.tokens_of_frames(tokens.rows().clone(), &[1, 3]);
     let without = conditioner.mute_tokens(tokens.rows());
     let x = latent();
+    let times = TimeTable::default();
     let ask = |context: Tensor<3>, weight: f32| {
-        denoiser
-            .bind(&priors, context, config.prediction)
-            .guided(weight, without.clone())
-            .denoise(x.clone(), &[900, 500])
+        let guidance = denoiser.guidance(weight, || without.clone());
+        let context = BoundContext::new(denoiser.prepare_context(context), guidance.as_ref());
+        denoiser.bind_prepared(&priors, context, &times, config.prediction).denoise(x.clone(), &[900, 500])
     };
     let (plain, mute) = (ask(with.clone(), 1.0), ask(without.clone().expand(with.dims()), 1.0));
     let difference = (plain.clone() - mute.clone()).abs().max().into_scalar::<f32>();
@@ -126,14 +94,40 @@ fn guidance_exaggerates_what_the_speech_changes() {
     ask(with, 0.0).into_data().assert_approx_eq::<f32>(&mute.into_data(), Tolerance::absolute(1e-4));
 
     let sampling = Sampling { guidance: f32::NAN, ..config.sampling(3) };
-    assert!(model.generator(&crop(1), &sampling).is_err());
+    assert!(model.speaker(tokens, &sampling).is_err());
+}
+
+/// What is looked at ahead and in batches gives the frames that come one by one, up to rounding.
+#[test]
+fn frames_looked_at_together_are_drawn_as_one_by_one() {
+    let device = Device::flex();
+    for (guidance, noise) in [(2.0, NoisePolicy::PerClip), (1.0, NoisePolicy::PerFrame)] {
+        let model = LipSync::random(&LipSyncConfig { guidance, noise, ..tiny::lip_sync() }, 1, &device).unwrap();
+        let denoiser = model.denoiser.clone().map(&mut Ramp { pace: 1.0, ..Ramp::small() });
+        let parts = (model.autoencoder.clone(), model.speech.clone());
+        let model = LipSync::from_parts(model.config().clone(), parts.0, denoiser, parts.1, &device).unwrap();
+        let tokens = model.encode_speech(&speech(0.8), 20).unwrap();
+        let speaker = model.speaker(tokens, &model.config().sampling(3)).unwrap();
+        let crops: Vec<(Vec<u8>, usize)> = [0, 1, 9, 19].map(|frame| (crop(frame as u8), frame)).to_vec();
+        let mut generator = speaker.start(&crop(1)).unwrap();
+        let alone: Vec<Vec<u8>> = crops.iter().map(|(crop, frame)| generator.next(crop, *frame).unwrap()).collect();
+        let asked: Vec<(&[u8], usize)> = crops.iter().map(|(crop, frame)| (&crop[..], *frame)).collect();
+        let mut generator = speaker.start(&crop(1)).unwrap();
+        let seen = speaker.look(&asked).unwrap();
+        let drawn: Vec<_> = seen.into_iter().map(|seen| generator.draw(seen, &mut |_| {}).unwrap()).collect();
+        for (drawn, alone) in drawn.into_iter().zip(&alone) {
+            let apart = speaker.picture(drawn).iter().zip(alone).map(|(a, b)| a.abs_diff(*b)).max();
+            assert!(apart <= Some(1), "{apart:?}");
+        }
+        assert_ne!(alone[1], alone[2]);
+    }
 }
 
 #[test]
 fn saved_weights_give_the_same_frames() {
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
-    let model = LipSync::random(&tiny(), 1, &device).unwrap();
+    let model = LipSync::random(&tiny::lip_sync(), 1, &device).unwrap();
     model.save(folder.path(), Storage::F32, "# tiny\n", "none").unwrap();
     let loaded = LipSync::load(folder.path(), &device).unwrap();
     assert_eq!(loaded.config(), model.config());
@@ -147,7 +141,7 @@ fn saved_weights_give_the_same_frames() {
 #[test]
 fn speech_in_parts_equals_speech_at_once_away_from_the_joints() {
     let device = Device::flex();
-    let model = LipSync::random(&tiny(), 1, &device).unwrap();
+    let model = LipSync::random(&tiny::lip_sync(), 1, &device).unwrap();
     let long = speech(62.0);
     let tokens = model.encode_speech(&long, 1550).unwrap();
     assert_eq!(tokens.num_frames(), 1550);
@@ -158,19 +152,21 @@ fn speech_in_parts_equals_speech_at_once_away_from_the_joints() {
 #[test]
 fn misfit_calls_are_errors() {
     let device = Device::flex();
-    let model = LipSync::random(&tiny(), 1, &device).unwrap();
+    let model = LipSync::random(&tiny::lip_sync(), 1, &device).unwrap();
     let tokens = model.encode_speech(&speech(0.2), 5).unwrap();
-    assert!(model.generator(&crop(1)[..100], &model.config().sampling(0)).is_err());
-    let mut generator = model.generator(&crop(1), &model.config().sampling(0)).unwrap();
-    assert!(generator.next(&crop(1)[..100], &tokens, 0).is_err());
-    assert!(generator.next(&crop(1), &tokens, 5).unwrap_err().to_string().contains("5 frames"));
+    let speaker = model.speaker(tokens, &model.config().sampling(0)).unwrap();
+    assert!(speaker.start(&crop(1)[..100]).is_err());
+    let mut generator = speaker.start(&crop(1)).unwrap();
+    assert!(generator.next(&crop(1)[..100], 0).is_err());
+    assert!(generator.next(&crop(1), 5).unwrap_err().to_string().contains("5 frames"));
+    assert!(speaker.look(&[]).unwrap().is_empty());
 }
 
 /// Normalising the latents changes what is stored, not what is decoded.
 #[test]
 fn normalised_latents_decode_as_before() {
     let device = Device::flex();
-    let model = LipSync::random(&tiny(), 1, &device).unwrap();
+    let model = LipSync::random(&tiny::lip_sync(), 1, &device).unwrap();
     let x = Tensor::random([2, 3, 32, 32], Distribution::Uniform(-1.0, 1.0), &device);
     let before = model.autoencoder.decode(model.autoencoder.encode(x.clone()));
     let z = model.autoencoder.encode(x.clone());

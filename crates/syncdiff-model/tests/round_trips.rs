@@ -1,41 +1,20 @@
 //! Whole models through weights folders: what is saved comes back, to the bit in f32, within the stated error in the
 //! half-width types.
 
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, Int, Tensor};
-use syncdiff_model::audio::{AudioEncoderConfig, ConditioningConfig};
-use syncdiff_model::autoencoder::AutoencoderConfig;
+#[path = "common/tiny.rs"]
+mod tiny;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use syncdiff_model::LipSync;
 use syncdiff_model::reader::{DecoderConfig, LipReader, LipReaderConfig};
-use syncdiff_model::unet::UNetConfig;
 use syncdiff_model::weights::{
     FolderText, Remap, Storage, TensorMap, WeightsFolder, WeightsWriter, module_shapes, module_tensors,
 };
-use syncdiff_model::{LipSync, LipSyncConfig};
-
-fn audio() -> AudioEncoderConfig {
-    AudioEncoderConfig {
-        dim: 16,
-        num_layers: 2,
-        num_heads: 2,
-        feed_forward_dim: 32,
-        position_kernel: 8,
-        position_groups: 2,
-        ..LipSyncConfig::lite().audio
-    }
-}
+use tiny::Ramp;
 
 fn lip_sync(seed: u64) -> LipSync {
-    let lite = LipSyncConfig::lite();
-    let config = LipSyncConfig {
-        name: "tiny".into(),
-        crop_size: 32,
-        autoencoder: AutoencoderConfig { ch: 8, n_embed: 64, norm_groups: 4, ..lite.autoencoder },
-        unet: UNetConfig { channel_mult: vec![1, 2], attention_resolutions: vec![2], context_dim: 16, ..lite.unet },
-        audio: audio(),
-        conditioning: ConditioningConfig { dim: 16, ..lite.conditioning },
-        ..lite
-    };
-    LipSync::random(&config, seed, &Device::flex()).unwrap()
+    LipSync::random(&tiny::lip_sync(), seed, &Device::flex()).unwrap()
 }
 
 fn all_tensors(model: &LipSync) -> Vec<TensorMap> {
@@ -95,27 +74,14 @@ fn a_lip_sync_model_comes_back_in_every_type() {
     }
 }
 
-/// Puts a ramp everywhere, running statistics among them.
-struct Fill;
-
-impl ModuleMapper for Fill {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|values| {
-            let shape = values.dims();
-            let ramp = Tensor::<1, Int>::arange(0..values.shape().num_elements() as i64, &values.device()).float();
-            (ramp * 1.3).sin().reshape(shape) + 1.5
-        })
-    }
-}
-
 /// A network with batch norms: their running statistics are stored as well.
 #[test]
 fn a_lip_reader_comes_back_with_its_running_statistics() {
     let device = Device::flex();
     let decoder =
         DecoderConfig { dim: 16, num_layers: 1, num_heads: 2, feed_forward_dim: 24, vocabulary: 9, dropout: 0.0 };
-    let config = LipReaderConfig { encoder: audio(), decoder };
-    let reader = config.init(&device).unwrap().map(&mut Fill);
+    let config = LipReaderConfig { encoder: tiny::audio(), decoder };
+    let reader = config.init(&device).unwrap().map(&mut Ramp { keep: 0.0, pace: 1.3, scale: 1.0, offset: 1.5 });
     let remap = LipReader::remap();
     let saved = module_tensors(&reader, &remap);
     let statistics = saved.iter().filter(|(name, _)| name.ends_with("running_mean") || name.ends_with("running_var"));

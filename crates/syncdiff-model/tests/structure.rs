@@ -1,13 +1,17 @@
 //! Oracles of structure: what must hold of the networks whatever their weights are.
 
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, Distribution, Int, Tensor};
+#[path = "common/tiny.rs"]
+mod tiny;
+
+use burn::module::Module;
+use burn::tensor::{Device, Distribution, Tensor};
 use syncdiff_model::audio::{AudioEncoderConfig, Conditioner, ConditioningConfig, ConditioningTokens};
-use syncdiff_model::autoencoder::{Autoencoder, AutoencoderConfig};
+use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::denoiser::{LatentDenoiser, PriorConfig, VisualPriors};
 use syncdiff_model::diffusion::{Denoiser, Prediction, Sampler, SamplerKind, Schedule, Spacing};
 use syncdiff_model::unet::{UNet, UNetConfig};
 use syncdiff_model::weights::{StoredTensor, TensorMap, load_into, module_tensors};
+use tiny::Ramp;
 
 fn config() -> UNetConfig {
     UNetConfig {
@@ -19,19 +23,6 @@ fn config() -> UNetConfig {
         context_dim: 6,
         norm_groups: 4,
         ..UNetConfig::paper()
-    }
-}
-
-/// Moves every parameter, so that nothing that begins at zero stays there.
-struct Fill;
-
-impl ModuleMapper for Fill {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|values| {
-            let shape = values.dims();
-            let ramp = Tensor::<1, Int>::arange(0..values.shape().num_elements() as i64, &values.device()).float();
-            values + (ramp * 1.7).sin().reshape(shape) * 0.1
-        })
     }
 }
 
@@ -61,7 +52,7 @@ fn with_one_token_cross_attention_does_not_depend_on_queries() {
     let device = Device::flex();
     device.seed(2);
     let (config, remap) = (config(), config().remap());
-    let unet = UNet::new(&config, &device).map(&mut Fill);
+    let unet = UNet::new(&config, &device).map(&mut Ramp::small());
     let asked = |name: &str| {
         ["attn2.to_q.", "attn2.to_k.", "norm2."]
             .iter()
@@ -92,7 +83,7 @@ fn with_one_token_cross_attention_does_not_depend_on_queries() {
 }
 
 fn denoiser(device: &Device) -> LatentDenoiser {
-    LatentDenoiser::new(&config(), PriorConfig::SYNCDIFF, device).map(&mut Fill)
+    LatentDenoiser::new(&config(), PriorConfig::SYNCDIFF, device).map(&mut Ramp::small())
 }
 
 fn priors(batch: usize, device: &Device) -> VisualPriors {
@@ -123,15 +114,7 @@ fn a_batch_equals_its_elements_one_by_one() {
     let device = Device::flex();
     device.seed(4);
     let denoiser = denoiser(&device);
-    let autoencoder_config = AutoencoderConfig {
-        ch: 8,
-        ch_mult: vec![1, 2],
-        num_res_blocks: 1,
-        n_embed: 32,
-        norm_groups: 4,
-        ..AutoencoderConfig::paper()
-    };
-    let autoencoder = Autoencoder::new(&autoencoder_config, &device).map(&mut Fill);
+    let autoencoder = Autoencoder::new(&tiny::autoencoder(), &device).map(&mut Ramp::small());
     let audio = AudioEncoderConfig {
         dim: 16,
         num_layers: 2,

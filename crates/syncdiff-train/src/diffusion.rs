@@ -28,6 +28,8 @@ pub struct LatentClip {
     pub masked: Vec<u16>,
     /// Encoded speech, [frames, dim].
     pub speech: Vec<f32>,
+    /// Frames by which the picture lags behind the sound.
+    pub offset: isize,
     /// Whether the frame has a face.
     pub valid: Vec<bool>,
 }
@@ -208,7 +210,7 @@ impl DiffusionTask<'_> {
         for pick in picks {
             let frames = pick.clip.valid.len() as isize;
             for row in 0..window as isize {
-                let at = pick.target as isize + row - window as isize / 2;
+                let at = pick.target as isize - pick.clip.offset + row - window as isize / 2;
                 if (0..frames).contains(&at) && !pick.mute {
                     windows.extend_from_slice(&pick.clip.speech[at as usize * speech..(at as usize + 1) * speech]);
                 } else {

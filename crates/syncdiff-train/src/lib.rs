@@ -19,5 +19,8 @@ pub use autoencoder::{AutoencoderTask, AutoencoderTraining, FrameSource};
 pub use diffusion::{DenoiserStage, DiffusionTask, DiffusionTraining, LatentClip, Sizes, position_weights};
 pub use error::{TrainError, TrainResult};
 pub use options::TrainOptions;
-pub use speech::{LIP_VALUES, LipReader, SpeechClip, SpeechTask};
+pub use speech::{
+    ClipOffset, LIP_VALUES, LipReader, SpeechAugmentation, SpeechClip, SpeechTask, SpeechTraining, read_offsets,
+    write_offsets,
+};
 pub use trainer::{Clock, Shard, Stats, StepLoss, Task, Trained, train};

@@ -2,6 +2,8 @@
 
 #[path = "../../syncdiff-model/tests/common/mod.rs"]
 mod common;
+#[path = "../../syncdiff-model/tests/common/unet_config.rs"]
+mod unet_config;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::store::burn_pack::Reader;
@@ -9,27 +11,10 @@ use burn::tensor::{Device, Tensor};
 use common::{Golden, assert_close, goldens};
 use std::path::Path;
 use syncdiff_model::diffusion::{LossWeighting, Prediction, Schedule, diffusion_loss};
-use syncdiff_model::unet::{UNet, UNetConfig};
+use syncdiff_model::unet::UNet;
 use syncdiff_model::weights::{Remap, TensorMap, load_into, module_tensors, open_safetensors};
 use syncdiff_train::{Shard, Stats, StepLoss, Task, TrainOptions, TrainResult, train};
-
-fn config(golden: &Golden) -> UNetConfig {
-    let list = |path: &str| -> Vec<usize> {
-        let items = golden.case.pointer(path).and_then(|v| v.as_array()).expect("a list in case.json");
-        items.iter().map(|v| v.as_u64().expect("an integer") as usize).collect()
-    };
-    UNetConfig {
-        in_channels: golden.number("/config/unet/in_channels"),
-        out_channels: golden.number("/config/unet/out_channels"),
-        model_channels: golden.number("/config/unet/model_channels"),
-        channel_mult: list("/config/unet/channel_mult"),
-        num_res_blocks: golden.number("/config/unet/num_res_blocks"),
-        attention_resolutions: list("/config/unet/attention_resolutions"),
-        num_head_channels: golden.number("/config/unet/num_head_channels"),
-        context_dim: golden.number("/config/unet/context_dim"),
-        norm_groups: 32,
-    }
-}
+use unet_config::unet_config;
 
 /// The stored batches, one a step.
 struct Stored {
@@ -152,7 +137,7 @@ fn assert_moments(golden: &Golden, model: &UNet, remap: &Remap, optimizer: &Path
 fn golden_ten_training_steps() {
     let device = Device::default().autodiff();
     for golden in goldens("train10") {
-        let config = config(&golden);
+        let config = unet_config(&golden);
         let remap = config.remap();
         let start = golden.folder.join(golden.case["config"]["weights"].as_str().expect("where the weights lie"));
         let model = load_into(UNet::new(&config, &device), &open_safetensors(&start).unwrap(), &remap).unwrap();

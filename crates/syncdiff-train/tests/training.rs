@@ -1,19 +1,23 @@
 //! The loop at tiny size: exact resume, and losses that fall.
 
+#[path = "../../syncdiff-model/tests/common/tiny.rs"]
+mod tiny;
+
 use burn::module::Module;
 use burn::tensor::Device;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use syncdiff_model::LipSyncConfig;
 use syncdiff_model::audio::AudioEncoderConfig;
-use syncdiff_model::autoencoder::{Autoencoder, AutoencoderConfig};
+use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::denoiser::LatentDenoiser;
 use syncdiff_model::diffusion::{LossWeighting, Prediction, Schedule};
 use syncdiff_model::unet::UNetConfig;
 use syncdiff_model::weights::{Remap, module_tensors};
 use syncdiff_train::{
     AutoencoderTask, AutoencoderTraining, DenoiserStage, DiffusionTask, DiffusionTraining, FrameSource, LIP_VALUES,
-    LatentClip, LipReader, Shard, Sizes, SpeechClip, SpeechTask, Stats, Task, TrainOptions, TrainResult, train,
+    LatentClip, LipReader, Shard, Sizes, SpeechAugmentation, SpeechClip, SpeechTask, SpeechTraining, Stats, Task,
+    TrainOptions, TrainResult, train,
 };
 
 /// The tensor library has one random generator for the whole process: tests that draw from it take turns.
@@ -60,15 +64,7 @@ impl FrameSource for Pictures {
 fn autoencoder_task(device: &Device) -> (AutoencoderTask<'static>, Autoencoder) {
     let device = device.clone().autodiff();
     device.seed(5);
-    let config = AutoencoderConfig {
-        ch: 8,
-        ch_mult: vec![1, 2],
-        num_res_blocks: 1,
-        n_embed: 32,
-        norm_groups: 4,
-        ..AutoencoderConfig::paper()
-    };
-    let model = Autoencoder::new(&config, &device);
+    let model = Autoencoder::new(&tiny::autoencoder(), &device);
     let settings = AutoencoderTraining { window: 16, quantize_from: 4, edge_weight: 0.5, codebook_weight: 1.0 };
     (AutoencoderTask { settings, batch_size: 2, seed: 5, device, frames: &Pictures, valid: &Pictures }, model)
 }
@@ -100,14 +96,19 @@ fn speech_task<'a>(device: &Device, clips: &'a [SpeechClip]) -> (SpeechTask<'a>,
         final_norm: true,
     };
     let model = LipReader::new(&config, &device).unwrap();
-    (SpeechTask { batch_size: 2, seed: 5, device, clips, valid: clips }, model)
+    let settings = SpeechTraining {
+        offset_frames: 2,
+        offset_from: 2,
+        augment: SpeechAugmentation { noise: 0.5, equaliser: 0.2, warp: 0.1, speed: 0.1 },
+    };
+    (SpeechTask { settings, batch_size: 2, seed: 5, device, clips, valid: clips }, model)
 }
 
 fn latent_clips() -> Vec<LatentClip> {
     let bits = |v: f32| half::f16::from_f32(v).to_bits();
     let plane = |scale: f32| (0..12 * 3 * 64).map(|i| bits(((i * 37 % 101) as f32 / 50.0 - 1.0) * scale)).collect();
     let speech = (0..12 * 8).map(|i| (i % 7) as f32 * 0.1).collect();
-    vec![LatentClip { frames: plane(1.0), masked: plane(0.5), speech, valid: vec![true; 12] }]
+    vec![LatentClip { frames: plane(1.0), masked: plane(0.5), speech, offset: 1, valid: vec![true; 12] }]
 }
 
 fn diffusion_task<'a>(device: &Device, clips: &'a [LatentClip]) -> (DiffusionTask<'a>, DenoiserStage) {

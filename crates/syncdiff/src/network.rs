@@ -1,15 +1,14 @@
 //! The trained model as the renderer sees it: weights of a folder, a sampler, and the speech it has listened to.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use burn::tensor::Device;
 use syncdiff_face::KeepMaskKind;
 use syncdiff_media::{Frame, Plan};
 use syncdiff_model::diffusion::{Sampler, SamplerKind, Spacing};
-use syncdiff_model::generate::{Phase as ModelPhase, Sampling};
+use syncdiff_model::generate::Sampling;
 use syncdiff_model::weights::{FolderManifest, Storage};
-use syncdiff_model::{FrameGenerator, LipSync, LipSyncConfig, SpeechTokens};
+use syncdiff_model::{FrameGenerator, LipSync, LipSyncConfig, Speaker};
 
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
@@ -153,13 +152,13 @@ fn choose_guidance(own: f32, chosen: Option<f32>) -> Outcome<f32> {
 }
 
 /// A loaded model that has listened to a speech.
-pub struct Network {
+pub struct Network<'a> {
     recipe: Recipe,
-    model: LipSync,
-    speech: SpeechTokens,
+    model: &'a LipSync,
+    speaker: Speaker<'a>,
 }
 
-impl Network {
+impl<'a> Network<'a> {
     /// Reads the weights.
     ///
     /// # Errors
@@ -172,9 +171,10 @@ impl Network {
     ///
     /// # Errors
     /// Those of the network.
-    pub fn listen(recipe: Recipe, model: LipSync, samples: &[i16], plan: &Plan) -> Outcome<Self> {
+    pub fn listen(recipe: Recipe, model: &'a LipSync, samples: &[i16], plan: &Plan) -> Outcome<Self> {
         let speech = model.encode_speech(samples, num_model_frames(plan))?;
-        Ok(Network { recipe, model, speech })
+        let speaker = model.speaker(speech, &recipe.sampling)?;
+        Ok(Network { recipe, model, speaker })
     }
 
     /// What the report says of it.
@@ -195,7 +195,7 @@ impl Network {
     }
 }
 
-impl MouthModel for Network {
+impl MouthModel for Network<'_> {
     fn crop_size(&self) -> usize {
         self.recipe.config.crop_size
     }
@@ -205,28 +205,23 @@ impl MouthModel for Network {
     }
 
     fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence + '_>> {
-        let generator = self.model.generator(&identity.data, &self.recipe.sampling)?;
-        Ok(Box::new(Sequence { generator, speech: &self.speech }))
+        Ok(Box::new(Sequence { generator: self.speaker.start(&identity.data)?, speaker: &self.speaker }))
     }
 }
 
 struct Sequence<'a> {
     generator: FrameGenerator<'a>,
-    speech: &'a SpeechTokens,
+    speaker: &'a Speaker<'a>,
 }
 
 impl MouthSequence for Sequence<'_> {
     fn next(&mut self, masked: &Frame, model_frame: usize, clock: &mut Clock) -> Outcome<Frame> {
-        let mut since = Instant::now();
-        let mut lap = |done: ModelPhase| {
-            let phase = match done {
-                ModelPhase::Encode | ModelPhase::Decode => Phase::Autoencoder,
-                ModelPhase::Denoise => Phase::Denoise,
-            };
-            clock.add(phase, since.elapsed());
-            since = Instant::now();
-        };
-        let rgb = self.generator.next_timed(&masked.data, self.speech, model_frame, &mut lap)?;
+        let seen = clock.time(Phase::Autoencoder, || self.speaker.look(&[(&masked.data, model_frame)]))?;
+        let mut rgb = Vec::new();
+        for seen in seen {
+            let drawn = clock.time(Phase::Denoise, || self.generator.draw(seen, &mut |_| {}))?;
+            rgb = clock.time(Phase::Autoencoder, || self.speaker.picture(drawn));
+        }
         Ok(Frame::from_rgb(masked.width, masked.height, rgb)?)
     }
 

@@ -45,7 +45,7 @@ pub fn generate(tools: &Tools, settings: &GenerateSettings, watch: &mut Watch<'_
     watch.step(Stage::Load, 0, None)?;
     let model = clock.time(Phase::Load, || Network::load(&recipe, &device))?;
     watch.step(Stage::Speech, 0, None)?;
-    let network = clock.time(Phase::Audio, || Network::listen(recipe, model, &speech.samples, &plan))?;
+    let network = clock.time(Phase::Audio, || Network::listen(recipe, &model, &speech.samples, &plan))?;
     let speaking = (settings.silence == Silence::Keep).then(|| silence::of_plan(&speech.samples, &plan));
     let speech_opacity = speaking.as_ref().map(|speaking| silence::opacity(speaking, FADE_FRAMES));
 

@@ -20,6 +20,8 @@ pub mod window;
 pub use audio_net::AudioNet;
 pub use conditioning::{Conditioner, ConditioningConfig, ConditioningTokens};
 pub use encoder::{AudioEncoder, AudioEncoderConfig, EncoderOutput};
-pub use filterbank::{FEATURES_PER_ROW, SAMPLES_PER_ROW, SpeechRow, log_filterbank, normalise, speech_rows, stack};
+pub use filterbank::{
+    Bands, FEATURES_PER_ROW, NUM_BANDS, SAMPLES_PER_ROW, SpeechRow, log_filterbank, normalise, speech_rows, stack,
+};
 pub use temporal_filter::TemporalFilter;
 pub use window::windows;

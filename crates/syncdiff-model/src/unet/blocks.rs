@@ -1,7 +1,8 @@
 //! Residual block with time embedding, down- and up-sampling, and the stage that joins them.
 
 use super::config::UNetConfig;
-use super::transformer::{CrossContext, SpatialTransformer};
+use super::next_shift;
+use super::transformer::{CrossContext, SpatialTransformer, repeated};
 use crate::nn::{Conv1x1, Conv3, GroupNorm, upsample_nearest_2x};
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
@@ -36,10 +37,24 @@ impl ResBlock {
     /// # Shapes
     /// x: [batch, in, height, width], emb (after SiLU): [batch, 4 * model_channels] -> [batch, out, height, width]
     pub fn forward(&self, x: Tensor<4>, emb: Tensor<2>) -> Tensor<4> {
-        let h = self.in_layers_2.forward(self.in_layers_0.forward_silu(x.clone()));
+        self.forward_shifted(x, self.shift(emb))
+    }
+
+    /// What the time adds to every pixel.
+    ///
+    /// # Shapes
+    /// emb (after SiLU): [batch, 4 * model_channels] -> [batch, out, 1, 1]
+    pub(super) fn shift(&self, emb: Tensor<2>) -> Tensor<4> {
         let shift = self.emb_layers_1.forward(emb);
         let [batch, channels] = shift.dims();
-        let h = h + shift.reshape([batch, channels, 1, 1]);
+        shift.reshape([batch, channels, 1, 1])
+    }
+
+    /// `shift` is that of [`ResBlock::shift`]: one for all images, or a batch that is repeated to that of x.
+    pub(super) fn forward_shifted(&self, x: Tensor<4>, shift: Tensor<4>) -> Tensor<4> {
+        let shift = if shift.dims()[0] == 1 { shift } else { repeated(shift, x.dims()[0]) };
+        let h = self.in_layers_2.forward(self.in_layers_0.forward_silu(x.clone()));
+        let h = h + shift;
         let h = self.out_layers_3.forward(self.out_layers_0.forward_silu(h));
         match &self.skip_connection {
             Some(skip) => skip.forward(x) + h,
@@ -108,11 +123,12 @@ impl Stage {
         self.transformer.as_ref()
     }
 
-    /// `contexts` are those of the network's transformers from this stage on; a stage that has one takes the first.
+    /// `shifts` and `contexts` are those of the network's residual blocks and transformers from this stage on; a stage
+    /// that has one takes the first.
     pub(super) fn forward<'a>(
         &self,
         mut x: Tensor<4>,
-        emb: &Tensor<2>,
+        shifts: &mut impl Iterator<Item = &'a Tensor<4>>,
         contexts: &mut impl Iterator<Item = &'a CrossContext>,
     ) -> Tensor<4> {
         if let Some(conv) = &self.conv_in {
@@ -122,7 +138,7 @@ impl Stage {
             x = down.op.forward(x);
         }
         if let Some(res) = &self.res {
-            x = res.forward(x, emb.clone());
+            x = res.forward_shifted(x, next_shift(shifts));
         }
         if let Some(transformer) = &self.transformer {
             x = transformer.forward_prepared(x, contexts.next().expect("one context per transformer"));

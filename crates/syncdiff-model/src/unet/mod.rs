@@ -19,7 +19,7 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use syncdiff_kernels::silu;
-use transformer::CrossContext;
+use transformer::{CrossContext, repeated};
 
 /// A context after the projections of every cross-attention, from [`UNet::prepare_context`]: what is constant over the
 /// steps of a sampler. With one token these are the results of the attentions themselves.
@@ -27,6 +27,29 @@ use transformer::CrossContext;
 pub struct PreparedContext {
     /// In the order in which the transformers run.
     layers: Vec<CrossContext>,
+}
+
+impl PreparedContext {
+    /// The context of one image of the batch.
+    pub fn of_image(&self, image: usize) -> Self {
+        let one = |layer: &CrossContext| layer.map(|tokens| tokens.clone().narrow(0, image, 1));
+        Self { layers: self.layers.iter().map(one).collect() }
+    }
+
+    /// This batch with another one behind it, which is repeated to the same size.
+    ///
+    /// # Panics
+    /// If only one of the two has several tokens.
+    pub fn join(&self, behind: &Self) -> Self {
+        Self { layers: self.layers.iter().zip(&behind.layers).map(|(a, b)| a.join(b)).collect() }
+    }
+}
+
+/// Timesteps after the projections of every residual block, from [`UNet::prepare_timesteps`]: the same for all clips.
+#[derive(Clone, Debug)]
+pub struct PreparedTime {
+    /// In the order in which the residual blocks run; [batch, channels, 1, 1].
+    layers: Vec<Tensor<4>>,
 }
 
 /// The U-Net. Predicts noise, x0 or v from the noisy latent joined with its visual conditions.
@@ -122,19 +145,37 @@ impl UNet {
         PreparedContext { layers: transformers.map(|transformer| transformer.prepare(context.clone())).collect() }
     }
 
+    /// Embeds timesteps and projects them for every residual block.
+    ///
+    /// # Shapes
+    /// One timestep per image, or one for all images
+    pub fn prepare_timesteps(&self, timesteps: &[usize], device: &Device) -> PreparedTime {
+        // Every residual block applies SiLU to the embedding first: once is enough.
+        let emb = silu(self.embed_timesteps(timesteps, device));
+        let before = self.input_blocks.iter().filter_map(Stage::res_block);
+        let after = self.output_blocks.iter().filter_map(Stage::res_block);
+        let blocks = before.chain([&self.middle_block_0, &self.middle_block_2]).chain(after);
+        PreparedTime { layers: blocks.map(|block| block.shift(emb.clone())).collect() }
+    }
+
     /// # Shapes
     /// x: [batch, in_channels, height, width]; one timestep per image; context: [batch, tokens, context_dim]
     /// -> [batch, out_channels, height, width]
     pub fn forward(&self, x: Tensor<4>, timesteps: &[usize], context: Tensor<3>) -> Tensor<4> {
-        self.forward_prepared(x, timesteps, &self.prepare_context(context))
+        assert_eq!(x.dims()[0], timesteps.len(), "one timestep per image");
+        self.forward_prepared(x, &self.prepare_timesteps(timesteps, &context.device()), &self.prepare_context(context))
     }
 
-    /// [`UNet::forward`] with a context that was prepared before; the results are the same.
+    /// [`UNet::forward`] with timesteps and contexts that were prepared before.
+    ///
+    /// A context of k times the batch asks k questions about the same pictures: what lies before the first
+    /// cross-attention is then computed once. The answers come in the order of the contexts.
     ///
     /// # Shapes
-    /// As [`UNet::forward`]
-    pub fn forward_prepared(&self, x: Tensor<4>, timesteps: &[usize], context: &PreparedContext) -> Tensor<4> {
-        self.run(x, timesteps, context, &mut |_, _| {})
+    /// x: [batch, in_channels, height, width]; time: of `batch` timesteps or of one; context: of k * batch images
+    /// -> [k * batch, out_channels, height, width]
+    pub fn forward_prepared(&self, x: Tensor<4>, time: &PreparedTime, context: &PreparedContext) -> Tensor<4> {
+        self.run(x, time, context, &mut |_, _| {})
     }
 
     /// [`UNet::forward`] that shows every block's output to `observe` under its upstream name (for tests and studies).
@@ -145,37 +186,37 @@ impl UNet {
         context: Tensor<3>,
         observe: &mut dyn FnMut(&str, &Tensor<4>),
     ) -> Tensor<4> {
-        self.run(x, timesteps, &self.prepare_context(context), observe)
+        let time = self.prepare_timesteps(timesteps, &x.device());
+        self.run(x, &time, &self.prepare_context(context), observe)
     }
 
     fn run(
         &self,
         x: Tensor<4>,
-        timesteps: &[usize],
+        time: &PreparedTime,
         context: &PreparedContext,
         observe: &mut dyn FnMut(&str, &Tensor<4>),
     ) -> Tensor<4> {
-        assert_eq!(x.dims()[0], timesteps.len(), "one timestep per image");
-        // Every residual block applies SiLU to the embedding first: once is enough.
-        let emb = silu(self.embed_timesteps(timesteps, &x.device()));
+        let shifts = &mut time.layers.iter();
         let contexts = &mut context.layers.iter();
         let mut h = x;
         let mut skips = Vec::with_capacity(self.input_blocks.len());
         for (i, block) in self.input_blocks.iter().enumerate() {
-            h = block.forward(h, &emb, contexts);
+            h = block.forward(h, shifts, contexts);
             observe(&format!("input_blocks.{i}"), &h);
             skips.push(h.clone());
         }
-        h = self.middle_block_0.forward(h, emb.clone());
+        h = self.middle_block_0.forward_shifted(h, next_shift(shifts));
         observe("middle_block.0", &h);
         h = self.middle_block_1.forward_prepared(h, contexts.next().expect("one context per transformer"));
         observe("middle_block.1", &h);
-        h = self.middle_block_2.forward(h, emb.clone());
+        h = self.middle_block_2.forward_shifted(h, next_shift(shifts));
         observe("middle_block.2", &h);
         observe("middle_block", &h);
         for (i, block) in self.output_blocks.iter().enumerate() {
             let skip = skips.pop().expect("one skip per output block");
-            h = block.forward(Tensor::cat(vec![h, skip], 1), &emb, contexts);
+            let skip = repeated(skip, h.dims()[0]);
+            h = block.forward(Tensor::cat(vec![h, skip], 1), shifts, contexts);
             observe(&format!("output_blocks.{i}"), &h);
         }
         self.out_2.forward(self.out_0.forward_silu(h))
@@ -190,6 +231,10 @@ impl UNet {
     pub fn middle_transformer(&self) -> &SpatialTransformer {
         &self.middle_block_1
     }
+}
+
+fn next_shift<'a>(shifts: &mut impl Iterator<Item = &'a Tensor<4>>) -> Tensor<4> {
+    shifts.next().expect("one shift per residual block").clone()
 }
 
 /// Sinusoidal embedding, cosine half first (`timestep_embedding` of latent-diffusion); computed in f32 as there.

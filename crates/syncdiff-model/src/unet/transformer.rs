@@ -59,6 +59,41 @@ pub(super) enum CrossContext {
     Tokens(Box<[Tensor<3>; 2]>),
 }
 
+impl CrossContext {
+    /// Applies the same to all that is kept.
+    pub(super) fn map(&self, change: impl Fn(&Tensor<3>) -> Tensor<3>) -> Self {
+        match self {
+            Self::Constant(shift) => Self::Constant(Box::new(change(shift))),
+            Self::Tokens(keys_and_values) => Self::Tokens(Box::new(keys_and_values.each_ref().map(change))),
+        }
+    }
+
+    /// Two contexts of one layer as one batch; the second is repeated to the batch of the first.
+    pub(super) fn join(&self, behind: &Self) -> Self {
+        let join = |a: &Tensor<3>, b: &Tensor<3>| Tensor::cat(vec![a.clone(), repeated(b.clone(), a.dims()[0])], 0);
+        match (self, behind) {
+            (Self::Constant(a), Self::Constant(b)) => Self::Constant(Box::new(join(a, b))),
+            (Self::Tokens(a), Self::Tokens(b)) => Self::Tokens(Box::new([join(&a[0], &b[0]), join(&a[1], &b[1])])),
+            _ => panic!("contexts with one and with several tokens cannot be joined"),
+        }
+    }
+
+    fn batch(&self) -> usize {
+        match self {
+            Self::Constant(shift) => shift.dims()[0],
+            Self::Tokens(keys_and_values) => keys_and_values[0].dims()[0],
+        }
+    }
+}
+
+/// The whole batch so many times over that it has `batch` elements.
+pub(super) fn repeated<const D: usize>(x: Tensor<D>, batch: usize) -> Tensor<D> {
+    match batch / x.dims()[0] {
+        1 => x,
+        times => x.repeat_dim(0, times),
+    }
+}
+
 /// One transformer block; pre-norm.
 #[derive(Module, Debug)]
 struct TransformerBlock {
@@ -87,12 +122,13 @@ impl TransformerBlock {
 
     fn forward(&self, x: Tensor<3>, context: &CrossContext) -> Tensor<3> {
         let x = x.clone() + self.attn1.self_attention(self.norm1.forward(x));
+        let batch = context.batch();
         let x = match context {
-            CrossContext::Constant(shift) => x + (**shift).clone(),
+            CrossContext::Constant(shift) => repeated(x, batch) + (**shift).clone(),
             CrossContext::Tokens(keys_and_values) => {
                 let [k, v] = (**keys_and_values).clone();
-                let q = self.attn2.to_q.forward(self.norm2.forward(x.clone()));
-                x + self.attn2.to_out_0.forward(attend(q, k, v, self.attn2.heads))
+                let q = repeated(self.attn2.to_q.forward(self.norm2.forward(x.clone())), batch);
+                repeated(x, batch) + self.attn2.to_out_0.forward(attend(q, k, v, self.attn2.heads))
             }
         };
         x.clone() + self.ff_net_2.forward(geglu(self.ff_net_0_proj.forward(self.norm3.forward(x))))
@@ -129,12 +165,14 @@ impl SpatialTransformer {
         self.transformer_blocks_0.attn2.prepare(context)
     }
 
+    /// A context of a larger batch meets the same pictures several times; the result has its batch.
     pub(super) fn forward_prepared(&self, x: Tensor<4>, context: &CrossContext) -> Tensor<4> {
         let [batch, channels, height, width] = x.dims();
         let tokens = self.proj_in.forward(self.norm.forward(x.clone()));
         let tokens = tokens.reshape([batch, channels, height * width]).swap_dims(1, 2); // [batch, pixels, channels]
         let tokens = self.transformer_blocks_0.forward(tokens, context);
+        let batch = tokens.dims()[0];
         let h = tokens.swap_dims(1, 2).reshape([batch, channels, height, width]);
-        x + self.proj_out.forward(h)
+        repeated(x, batch) + self.proj_out.forward(h)
     }
 }

@@ -4,6 +4,7 @@ use crate::autoencoder::AutoencoderTraining;
 use crate::diffusion::DiffusionTraining;
 use crate::error::{TrainError, TrainResult};
 use crate::options::TrainOptions;
+use crate::speech::SpeechTraining;
 use serde::{Deserialize, Serialize};
 use syncdiff_data::{ClipEntry, ClipFilter, Dataset};
 use syncdiff_model::LipSyncConfig;
@@ -58,6 +59,9 @@ pub struct RunConfig {
     /// Settings of `train autoencoder`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoencoder: Option<AutoencoderTraining>,
+    /// Settings of `train speech`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speech: Option<SpeechTraining>,
     /// Settings of `train diffusion`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diffusion: Option<DiffusionTraining>,
@@ -116,7 +120,8 @@ mod tests {
         let autoencoder = read(include_str!("../../../../configs/lite/autoencoder.toml"));
         let speech = read(include_str!("../../../../configs/lite/speech.toml"));
         let diffusion = read(include_str!("../../../../configs/lite/diffusion.toml"));
-        assert!(autoencoder.autoencoder.is_some() && diffusion.diffusion.is_some());
+        assert!(autoencoder.autoencoder.is_some() && speech.speech.is_some());
+        assert!(diffusion.diffusion.is_some());
         for config in [autoencoder, speech, diffusion] {
             assert_eq!(config.model().unwrap(), LipSyncConfig::lite());
         }

@@ -4,8 +4,10 @@ use super::{DataSettings, Report, RunInputs, autoencoder, speech};
 use crate::diffusion::{DenoiserStage, DiffusionTask, LatentClip, Sizes, position_weights};
 use crate::error::{TrainError, TrainResult};
 use crate::images::to_tensor;
+use crate::speech::read_offsets;
 use crate::trainer::train;
 use burn::tensor::Device;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use syncdiff_data::{Clip, Frame, KeepMask, KeepMaskKind, LatentKey, LatentStore, LatentType};
 use syncdiff_model::audio::{AudioEncoder, Conditioner, speech_rows};
@@ -24,19 +26,30 @@ const ENCODE_BATCH: usize = 8;
 /// Held-out clips of one speaker that are encoded.
 const VALID_CLIPS_PER_SPEAKER: usize = 4;
 
+/// What `diffusion` reads beside the data.
+pub struct DiffusionFiles<'a> {
+    /// Result of the first stage.
+    pub autoencoder: &'a Path,
+    /// Result of the speech encoder's stage.
+    pub speech: &'a Path,
+    /// How far picture and sound of each clip are apart, a table of that stage; clips that it lacks are not moved.
+    pub offsets: Option<&'a Path>,
+    /// Folder that keeps latents.
+    pub latents: &'a Path,
+    /// Weights to start from.
+    pub init_from: Option<&'a Path>,
+}
+
 /// Trains the denoiser on latents of the frozen autoencoder and on rows of the frozen speech encoder. Latents are
-/// computed once and kept in `latents` (which another run with the same autoencoder and mask uses too). Writes a whole
+/// computed once and kept in a folder (which another run with the same autoencoder and mask uses too). Writes a whole
 /// weights folder, [`MODEL_FOLDER`], into the run folder and returns its path.
 ///
 /// # Errors
 /// Data, weights or settings that cannot be used, a loss that is not finite, a folder that cannot be written.
 pub fn diffusion(
     inputs: &RunInputs<'_>,
-    autoencoder_file: &Path,
-    speech_file: &Path,
-    latents: &Path,
+    files: &DiffusionFiles<'_>,
     licence: &str,
-    init_from: Option<&Path>,
     report: Report<'_>,
 ) -> TrainResult<PathBuf> {
     let config = inputs.config;
@@ -53,15 +66,16 @@ pub fn diffusion(
     let plain = inputs.device;
     let first_stage = load_into(
         Autoencoder::new(&model_config.autoencoder, plain),
-        &open_safetensors(autoencoder_file)?,
+        &open_safetensors(files.autoencoder)?,
         &autoencoder::names(),
     )?;
-    let listener = load_into(model_config.audio.init(plain)?, &open_safetensors(speech_file)?, &speech::names())?;
+    let listener = load_into(model_config.audio.init(plain)?, &open_safetensors(files.speech)?, &speech::names())?;
     let encoder = ClipEncoder {
         first_stage: &first_stage,
         listener: &listener,
         mask: FixedMask::new(&model_config)?,
-        store: store(latents, autoencoder_file, &model_config)?,
+        store: store(files.latents, files.autoencoder, &model_config)?,
+        offsets: files.offsets.map(read_offsets).transpose()?.unwrap_or_default(),
         device: plain,
         config: &model_config,
     };
@@ -76,7 +90,7 @@ pub fn diffusion(
         denoiser: LatentDenoiser::new(&model_config.unet, model_config.priors, &device),
         conditioner: model_config.conditioning.init(&device)?,
     };
-    if let Some(path) = init_from {
+    if let Some(path) = files.init_from {
         let weights = open_safetensors(path)?;
         let names = LatentDenoiser::remap(&model_config.unet).with_prefix("denoiser.");
         stage = DenoiserStage {
@@ -175,6 +189,7 @@ struct ClipEncoder<'a> {
     listener: &'a AudioEncoder,
     mask: FixedMask,
     store: LatentStore,
+    offsets: BTreeMap<String, isize>,
     device: &'a Device,
     config: &'a LipSyncConfig,
 }
@@ -208,7 +223,8 @@ impl ClipEncoder<'_> {
         let mut clips = Vec::with_capacity(chosen.len());
         for number in chosen {
             let clip = inputs.data.load(number)?;
-            let latents = self.store.read(&inputs.data.clips()[number])?;
+            let entry = &inputs.data.clips()[number];
+            let latents = self.store.read(entry)?;
             let mut plane = |name: &str| -> TrainResult<Vec<u16>> {
                 let mut bits = Vec::with_capacity(clip.num_frames() * len);
                 for f in 0..clip.num_frames() {
@@ -222,6 +238,7 @@ impl ClipEncoder<'_> {
                 frames: plane("target")?,
                 masked: plane("masked")?,
                 speech: rows.into_data().convert::<f32>().try_into_vec().expect("converted to f32"),
+                offset: self.offsets.get(&entry.clip).copied().unwrap_or(0),
                 valid: clip.valid().iter().map(|v| *v != 0).collect(),
             });
         }

@@ -11,8 +11,8 @@ mod speech;
 
 pub use autoencoder::{AUTOENCODER_FILE, autoencoder};
 pub use config::{DataSettings, RunConfig};
-pub use diffusion::{MODEL_FOLDER, diffusion};
-pub use speech::{SPEECH_FILE, speech};
+pub use diffusion::{DiffusionFiles, MODEL_FOLDER, diffusion};
+pub use speech::{OFFSETS_FILE, SPEECH_FILE, speech};
 
 use crate::error::{TrainError, TrainResult};
 use crate::trainer::{Clock, Stats};

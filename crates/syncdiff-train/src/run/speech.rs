@@ -2,31 +2,39 @@
 
 use super::{Report, RunInputs};
 use crate::error::TrainResult;
-use crate::speech::{LIP_VALUES, LipReader, SpeechClip, SpeechTask};
+use crate::speech::{LIP_VALUES, LipReader, SpeechClip, SpeechTask, write_offsets};
 use crate::trainer::train;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use syncdiff_data::{Clip, Dataset, LIP_POINTS};
 use syncdiff_model::audio::AudioEncoder;
-use syncdiff_model::weights::{Remap, Storage, folder::save_safetensors, module_tensors};
+use syncdiff_model::weights::{Remap, Storage, folder::save_safetensors, load_into, module_tensors, open_safetensors};
 
 /// Name of the result in the run folder.
 pub const SPEECH_FILE: &str = "speech.safetensors";
+/// Name of the table of how far picture and sound of the training clips are apart.
+pub const OFFSETS_FILE: &str = "offsets.tsv";
 
-/// Trains the speech encoder on the lip shapes of the face mesh. Writes [`SPEECH_FILE`] (f32) into the run folder and
-/// returns its path.
+/// Trains the speech encoder on the lip shapes of the face mesh. Writes [`SPEECH_FILE`] (f32) and [`OFFSETS_FILE`]
+/// into the run folder and returns the path of the first.
 ///
 /// # Errors
 /// Data or settings that cannot be used, a loss that is not finite, a folder that cannot be written.
-pub fn speech(inputs: &RunInputs<'_>, report: Report<'_>) -> TrainResult<PathBuf> {
+pub fn speech(inputs: &RunInputs<'_>, init_from: Option<&Path>, report: Report<'_>) -> TrainResult<PathBuf> {
     let config = inputs.config;
     let model_config = config.model()?;
+    let settings = config.part("speech", &config.speech)?.clone();
     inputs.begin()?;
-    let clips = load(inputs.data, &config.data.choose(inputs.data, "train")?)?;
+    let chosen = config.data.choose(inputs.data, "train")?;
+    let clips = load(inputs.data, &chosen)?;
     let valid = load(inputs.data, &config.data.choose(inputs.data, "valid")?)?;
     let device = inputs.device.clone().autodiff();
     device.seed(config.options.seed);
-    let model = LipReader::new(&model_config.audio, &device)?;
+    let mut model = LipReader::new(&model_config.audio, &device)?;
+    if let Some(path) = init_from {
+        model.audio = load_into(model.audio, &open_safetensors(path)?, &names())?;
+    }
     let task = SpeechTask {
+        settings,
         batch_size: config.options.batch_size,
         seed: config.options.seed,
         device,
@@ -35,6 +43,9 @@ pub fn speech(inputs: &RunInputs<'_>, report: Report<'_>) -> TrainResult<PathBuf
     };
     let trained = train(&task, model, &config.options, inputs.folder, inputs.clock, report)?;
     inputs.finished(trained.step)?;
+    let names_of = chosen.iter().map(|&clip| inputs.data.clips()[clip].clip.as_str());
+    let offsets: Vec<_> = names_of.zip(task.offsets(&trained.shadow)).collect();
+    write_offsets(&inputs.folder.join(OFFSETS_FILE), &offsets)?;
     let path = inputs.folder.join(SPEECH_FILE);
     save_safetensors(&module_tensors(&trained.shadow.audio, &names()), Storage::F32, &path)?;
     Ok(path)

@@ -15,8 +15,8 @@ use syncdiff::silence::speech_frames;
 use syncdiff::{Error, GenerateSettings, Outcome, generate};
 use syncdiff_data::{ClipSource, read_manifest};
 use syncdiff_eval::{
-    CROP, ClipFigures, Reference, SheetRow, compare, contact_sheet, correlation, measure_faces, motion, mouth, psnr,
-    read_frames, ssim,
+    CROP, ClipFigures, Reference, SheetRow, compare, contact_sheet, correlation, measure_faces, motion, mouth, paired,
+    psnr, read_frames, ssim,
 };
 use syncdiff_face::{Affine, FaceModels, KeepMask, PasteMask, paste_back, warp};
 use syncdiff_media::{Frame, LengthPolicy, Rational, Tools, decode_speech, probe, write_png};
@@ -212,8 +212,7 @@ impl<'a> Scorer<'a> {
 
     fn truths_correlation(&self, reference: &Reference, other: &ClipSource) -> Outcome<Option<f64>> {
         let faces = measure_faces(self.tools, &self.models, &other.path)?;
-        let pairs = reference.faces.opening.iter().zip(&faces.opening);
-        let (a, b): (Vec<f64>, Vec<f64>) = pairs.filter_map(|(a, b)| Some(((*a)?, (*b)?))).unzip();
+        let (a, b) = paired(&reference.faces.opening, &faces.opening);
         Ok(correlation(&a, &b))
     }
 
@@ -331,11 +330,13 @@ fn summary(rows: &[Row]) -> String {
     corpora.sort_unstable();
     corpora.dedup();
     let mut lines = vec![format!(
-        "{:<10} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "{:<10} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
         "corpus",
         "clips",
         "opening",
         "wrong",
+        "moved",
+        "w.moved",
         "perfect",
         "shifted",
         "range",
@@ -354,11 +355,13 @@ fn summary(rows: &[Row]) -> String {
             values.iter().sum::<f64>() / values.len() as f64
         };
         lines.push(format!(
-            "{:<10} {:>5} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.2} {:>8.2} {:>8.4} {:>8.4} {:>8.3} {:>8.3} {:>8.3}",
+            "{:<10} {:>5} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.2} {:>8.2} {:>8.4} {:>8.4} {:>8.3} {:>8.3} {:>8.3}",
             corpus.unwrap_or("all"),
             chosen.len(),
             mean(&|r| r.own_speech.opening_correlation),
             mean(&|r| r.other_speech.opening_correlation),
+            mean(&|r| r.own_speech.opening_best.map(|(r, _)| r)),
+            mean(&|r| r.other_speech.opening_best.map(|(r, _)| r)),
             mean(&|r| r.other_truth_correlation),
             mean(&|r| r.own_speech.opening_correlation_other_time),
             mean(&|r| r.own_speech.opening_range_ratio),

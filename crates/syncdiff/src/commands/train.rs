@@ -1,6 +1,6 @@
 //! `syncdiff train`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
@@ -9,7 +9,7 @@ use syncdiff::progress::Cancel;
 use syncdiff::{Error, Outcome};
 use syncdiff_data::Dataset;
 use syncdiff_train::Stats;
-use syncdiff_train::run::{self, RunConfig, RunInputs};
+use syncdiff_train::run::{self, DiffusionFiles, RunConfig, RunInputs};
 
 use crate::terminal::say;
 
@@ -34,6 +34,9 @@ pub(crate) enum TrainCommand {
     Speech {
         #[command(flatten)]
         run: RunArgs,
+        /// Start from these weights instead of random ones
+        #[arg(long, value_name = "FILE")]
+        init_from: Option<PathBuf>,
     },
     /// Denoiser, on latents of a trained autoencoder and rows of a trained speech encoder
     Diffusion {
@@ -45,6 +48,9 @@ pub(crate) enum TrainCommand {
         /// Result of `train speech`
         #[arg(long, value_name = "FILE")]
         speech: PathBuf,
+        /// How far picture and sound of each clip are apart: `offsets.tsv` of `train speech`
+        #[arg(long, value_name = "FILE")]
+        offsets: Option<PathBuf>,
         /// Folder that keeps the latents, for this run and others with the same autoencoder
         #[arg(long, value_name = "DIR")]
         latents: PathBuf,
@@ -79,7 +85,7 @@ pub(crate) struct RunArgs {
 
 pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
     let (TrainCommand::Autoencoder { run: args, .. }
-    | TrainCommand::Speech { run: args }
+    | TrainCommand::Speech { run: args, .. }
     | TrainCommand::Diffusion { run: args, .. }) = command;
     let text = std::fs::read_to_string(&args.config).map_err(|cause| Error::io("train", &args.config, cause))?;
     let mut config = RunConfig::from_toml(&text)?;
@@ -96,12 +102,17 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
         cancel.check().is_ok()
     };
     let result: PathBuf = match command {
-        TrainCommand::Autoencoder { init_from, .. } => {
-            run::autoencoder(&inputs, init_from.as_deref().map(Path::new), &mut report)?
-        }
-        TrainCommand::Speech { .. } => run::speech(&inputs, &mut report)?,
-        TrainCommand::Diffusion { autoencoder, speech, latents, licence, init_from, .. } => {
-            run::diffusion(&inputs, autoencoder, speech, latents, licence, init_from.as_deref(), &mut report)?
+        TrainCommand::Autoencoder { init_from, .. } => run::autoencoder(&inputs, init_from.as_deref(), &mut report)?,
+        TrainCommand::Speech { init_from, .. } => run::speech(&inputs, init_from.as_deref(), &mut report)?,
+        TrainCommand::Diffusion { autoencoder, speech, offsets, latents, licence, init_from, .. } => {
+            let files = DiffusionFiles {
+                autoencoder,
+                speech,
+                offsets: offsets.as_deref(),
+                latents,
+                init_from: init_from.as_deref(),
+            };
+            run::diffusion(&inputs, &files, licence, &mut report)?
         }
     };
     say(&format!("wrote {}", result.display()));
