@@ -9,7 +9,8 @@
 //! storage; [`Checkpoint::read_f32`] and [`Checkpoint::read_bytes`] read one tensor from its place.
 //!
 //! Layers: `source` (bytes at positions), `zip` (directory of an archive), `pickle` (the machine), `legacy` and
-//! `safetensors` (the other two forms), `numpy` (pickled dictionaries of NumPy arrays), `state_dict` (where the tensors are), [`Checkpoint`] (all of it).
+//! `safetensors` (the other two forms), `numpy` (pickled dictionaries of NumPy arrays), `state_dict` (where the tensors
+//! are), [`Checkpoint`] (all of it).
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

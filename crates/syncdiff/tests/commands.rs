@@ -82,6 +82,10 @@ fn models_are_listed_with_their_size_and_terms() {
     for text in ["546,211,587", "171.4 G", "AV-HuBERT licence agreement", "lite", "face_landmark"] {
         assert!(told.contains(text), "{text}: {told}");
     }
+    // Paths may be longer.
+    for line in told.lines().take_while(|line| !line.starts_with("imported")).filter(|line| !line.contains('/')) {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
 }
 
 #[test]

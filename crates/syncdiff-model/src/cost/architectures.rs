@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::audio::AudioNet;
 use crate::autoencoder::{AutoencoderConfig, PatchDiscriminator};
+use crate::baselines::difftalk::DiffTalkCondition;
 use crate::baselines::wav2lip::{ColourSyncNet, Wav2LipDiscriminator, Wav2LipGenerator};
 use crate::cost::Cost;
 use crate::diffusion::SamplerKind;
@@ -89,7 +90,7 @@ fn a_row(cost: Cost) -> Cost {
 }
 
 fn utterance(signal: &str) -> String {
-    format!("one of {UTTERANCE_ROWS} rows of {signal} (10 s), heard or seen whole")
+    format!("one of {UTTERANCE_ROWS} rows of {signal}, all taken in together")
 }
 
 /// The parts of a preset: first stage, denoiser, speech. A frame is one frame of output as the preset samples it.
@@ -171,19 +172,17 @@ pub fn architectures(device: &Device) -> Vec<Architecture> {
         )
         .with_weights_of("ldm_unet"),
         Architecture::of_layout("difftalk_unet", talk.cost(latent, 1), &*evaluation),
+        Architecture::of_layout(
+            "difftalk_condition",
+            DiffTalkCondition::cost(),
+            "eight windows of 16 rows of logits, 39 landmarks",
+        ),
         Architecture::new(
             "deepspeech_audio_net",
             "AudioNet over DeepSpeech logits, 128 values (the paper's ablation)",
             AudioNet::cost(128),
             "16 rows of logits",
         ),
-        Architecture::new(
-            "difftalk_audio_net",
-            "AudioNet over DeepSpeech logits, 64 values",
-            AudioNet::cost(64),
-            "16 rows of logits",
-        )
-        .with_weights_of("difftalk_unet"),
         Architecture::new(
             "avhubert_base",
             "AV-HuBERT base, hearing",
@@ -263,6 +262,34 @@ mod tests {
             let parts = preset_parts(&config).map(|part| part.parameters as usize);
             assert_eq!(parts, model.num_params(), "{name}");
         }
+    }
+
+    /// Counted by PyTorch on the networks of the original projects: `tools/torch/count_costs.py`.
+    #[test]
+    fn frames_cost_what_pytorch_counts() {
+        let listed = architectures(&Device::default());
+        let macs = |name: &str| listed.iter().find(|architecture| architecture.name == name).unwrap().macs_per_frame;
+        for (name, counted) in [
+            ("ldm_unet", 171_415_699_456),
+            ("difftalk_unet", 171_390_205_952),
+            ("difftalk_condition", 577_840),
+            ("syncnet_v2", 1_802_188_192),
+            ("wav2lip", 3_966_984_192),
+            ("wav2lip_expert", 1_210_281_984),
+            ("wav2lip_disc", 1_255_850_496),
+            ("s3fd", 73_037_008_896),
+            ("lpips_alex", 205_906_944),
+            ("lpips_vgg", 5_638_662_144),
+            // Whole utterances.
+            ("avhubert_base", 23_884_910_592 / UTTERANCE_ROWS as u64),
+            ("avhubert_base_video", 103_002_990_592 / UTTERANCE_ROWS as u64),
+            ("avhubert_finetuned", 200_678_852_608 / UTTERANCE_ROWS as u64),
+        ] {
+            assert_eq!(macs(name), counted, "{name}");
+        }
+        assert_eq!(UNetConfig::paper().cost(64, 5).macs, 171_524_751_360);
+        let vq = AutoencoderConfig::paper();
+        assert_eq!((vq.encoder_cost(256).macs, vq.decoder_cost(256).macs), (172_618_678_272, 335_290_564_608));
     }
 
     #[test]

@@ -15,6 +15,13 @@ use crate::commands::package::{Package, PackedFile};
 use crate::folders;
 use crate::terminal::say;
 
+/// Columns of the listing, and of the terms in it.
+const WIDTH: usize = 100;
+const TERMS_WIDTH: usize = 27;
+const INDENT: &str = "    ";
+const HERE: &str = "here";
+const MISSING: &str = "not here";
+
 #[derive(Serialize)]
 struct ListedPreset {
     name: &'static str,
@@ -46,18 +53,20 @@ impl ListedPreset {
     }
 
     fn say(&self) {
-        let there = match (&self.folder, self.name) {
-            (Some(folder), _) => {
-                format!("{} ({})", folder.display(), self.licence.as_deref().unwrap_or("no licence"))
-            }
-            (None, "lite") => "not found".to_owned(),
-            (None, _) => "not public; train them with your own data".to_owned(),
+        let state = match (&self.folder, self.name) {
+            (Some(_), _) => HERE,
+            (None, "lite") => MISSING,
+            (None, _) => "none public",
         };
-        say_row(self.name, Some(self.parameters), Some(self.macs_per_frame), &there);
+        say_row(self.name, Some(self.parameters), Some(self.macs_per_frame), self.licence.as_deref(), state);
         for part in &self.parts {
             let name = part.name.split_once('.').map_or(&*part.name, |(_, part)| part);
-            let what = format!("{}: {}", part.title, part.frame);
-            say_row(&format!("  {name}"), Some(part.parameters), Some(part.macs_per_frame), &what);
+            let row = format!("  {name:<31} {:>11} {:>8}  ", grouped(part.parameters), short(part.macs_per_frame));
+            say_wrapped(&row, row.chars().count(), &part.frame);
+        }
+        if let Some(folder) = &self.folder {
+            let licence = self.licence.as_deref().unwrap_or("no licence");
+            say_wrapped(INDENT, INDENT.len(), &format!("{}: {licence}", folder.display()));
         }
     }
 }
@@ -119,13 +128,17 @@ impl ListedNetwork {
     }
 
     fn say(&self) {
-        let there = if self.present.is_empty() { "not here".to_owned() } else { self.present.join(", ") };
-        say_row(&self.name, self.parameters, self.macs_per_frame, &there);
-        let weights = match self.public_weights {
-            Some(PublicWeights { project, licence }) => format!("weights of {project}: {licence}"),
-            None => "no public weights".to_owned(),
+        let state = match (&self.public_weights, self.present.is_empty()) {
+            (_, false) => HERE,
+            (Some(_), true) => MISSING,
+            (None, true) => "none public",
         };
-        say(&format!("    {}; a frame is {}; {weights}", self.title, self.frame));
+        let licence = self.public_weights.map(|weights| weights.licence);
+        say_row(&self.name, self.parameters, self.macs_per_frame, licence, state);
+        say_wrapped(INDENT, INDENT.len(), &format!("{}; a frame: {}", self.title, self.frame));
+        for place in &self.present {
+            say(&format!("{INDENT}{place}"));
+        }
     }
 }
 
@@ -172,11 +185,20 @@ pub(crate) fn list(json: bool) -> Outcome<u8> {
         say(&format!("{value:#}"));
         return Ok(0);
     }
-    say("MAC: multiply-accumulates a frame\n");
-    say(&format!("{:<34} {:>13} {:>9}  weights", "preset", "parameters", "MAC"));
+    say("MAC: multiply-accumulates a frame. Presets are counted as they sample, networks one pass each.\n");
+    say_head("preset");
     presets.iter().for_each(ListedPreset::say);
-    say(&format!("\n{:<34} {:>13} {:>9}  weights", "network", "parameters", "MAC"));
+    say("");
+    say_head("network");
     networks.iter().for_each(ListedNetwork::say);
+    say("\nterms of public weights, by project");
+    let public = networks.iter().filter_map(|network| network.public_weights);
+    let mut terms: Vec<_> = public.map(|weights| (weights.project, weights.licence)).collect();
+    terms.sort_unstable();
+    terms.dedup();
+    for (project, licence) in terms {
+        say(&format!("{project:<44} {licence}"));
+    }
     say("\nimported with `syncdiff models import`");
     for import in &imported {
         say(&format!("{:<34} {} ({})", import.layout, import.folder.display(), import.licence));
@@ -195,10 +217,48 @@ pub(crate) fn list(json: bool) -> Outcome<u8> {
     Ok(0)
 }
 
-fn say_row(name: &str, parameters: Option<u64>, macs: Option<u64>, rest: &str) {
+fn say_head(what: &str) {
+    say(&format!("{what:<33} {:>11} {:>8}  {:<TERMS_WIDTH$}  weights", "parameters", "MAC", "terms"));
+}
+
+/// One row of the table; `weights` says whether they are here.
+fn say_row(name: &str, parameters: Option<u64>, macs: Option<u64>, licence: Option<&str>, weights: &str) {
     let unknown = || "-".to_owned();
     let (parameters, macs) = (parameters.map_or_else(unknown, grouped), macs.map_or_else(unknown, short));
-    say(&format!("{name:<34} {parameters:>13} {macs:>9}  {rest}"));
+    let terms = licence.map_or_else(unknown, brief);
+    say(&format!("{name:<33} {parameters:>11} {macs:>8}  {terms:<TERMS_WIDTH$}  {weights}"));
+}
+
+/// A text behind `start`, its further lines indented.
+fn say_wrapped(start: &str, indent: usize, text: &str) {
+    for (i, line) in wrapped(text, WIDTH.saturating_sub(indent)).iter().enumerate() {
+        say(&if i == 0 { format!("{start}{line}") } else { format!("{:indent$}{line}", "") });
+    }
+}
+
+/// The words of a text in lines of at most `width` characters; a longer word has a line of its own.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// The beginning of some terms, as much as their column holds.
+fn brief(licence: &str) -> String {
+    let end = [";", ":", " ("].iter().filter_map(|mark| licence.find(mark)).min().unwrap_or(licence.len());
+    let name = &licence[..end];
+    if name.chars().count() <= TERMS_WIDTH {
+        return name.to_owned();
+    }
+    name.chars().take(TERMS_WIDTH - 3).chain("...".chars()).collect()
 }
 
 /// A count with a comma before every three digits.
@@ -224,6 +284,25 @@ mod tests {
         for (count, text) in [(7, "7"), (999, "999"), (1000, "1,000"), (36_960, "36,960"), (546_211_587, "546,211,587")]
         {
             assert_eq!(grouped(count), text);
+        }
+    }
+
+    #[test]
+    fn lines_end_between_words() {
+        assert_eq!(wrapped("one two three four", 9), ["one two", "three", "four"]);
+        assert_eq!(wrapped("one two", 7), ["one two"]);
+        assert_eq!(wrapped("incomprehensible no", 4), ["incomprehensible", "no"]);
+    }
+
+    #[test]
+    fn terms_fit_their_column() {
+        for (licence, terms) in [
+            ("MIT (code); the weights have no terms of their own", "MIT"),
+            ("AV-HuBERT licence agreement: non-commercial research", "AV-HuBERT licence agreement"),
+            ("Apache-2.0", "Apache-2.0"),
+            ("whatever its owners may find to be right", "whatever its owners may ..."),
+        ] {
+            assert_eq!(brief(licence), terms);
         }
     }
 }
