@@ -114,7 +114,7 @@ impl ListedNetwork {
         let cost = file.cost(folder).ok();
         let frame = cost.map_or_else(
             || "known once the file is here".to_owned(),
-            |(_, [height, width])| format!("one picture, {width} x {height}"),
+            |(_, [height, width])| format!("one picture, {width}x{height}"),
         );
         Self {
             name: file.name.trim_end_matches(".tflite").to_owned(),
@@ -197,7 +197,8 @@ pub(crate) fn list(json: bool) -> Outcome<u8> {
     terms.sort_unstable();
     terms.dedup();
     for (project, licence) in terms {
-        say(&format!("{project:<44} {licence}"));
+        let start = format!("{project:<48} ");
+        say_wrapped(&start, start.len(), licence);
     }
     say("\nimported with `syncdiff models import`");
     for import in &imported {
