@@ -162,12 +162,12 @@ impl UNetConfig {
 }
 
 impl PriorConfig {
-    /// The 1x1 convolution that squeezes the latents of previous frames, where there is one.
+    /// The 1x1 convolutions that squeeze the latents of previous frames, where there are any: one for each frame.
     pub fn bottleneck_cost(&self, latent: usize, side: usize) -> Cost {
-        if self.pose_frames == 0 || self.pose_channels == 0 {
+        if self.pose_channels == 0 {
             return Cost::default();
         }
-        Cost::conv(latent, self.pose_channels, 1, side * side).times(self.pose_frames)
+        (0..self.pose_frames).map(|_| Cost::conv(latent, self.pose_channels, 1, side * side)).sum()
     }
 }
 
@@ -252,5 +252,11 @@ mod tests {
             let denoiser = LatentDenoiser::new(&config.unet, config.priors, &device);
             assert_eq!(counted.parameters, denoiser.num_params() as u64, "{name}");
         }
+        // Each of five previous frames has its own three weights and bias.
+        let priors = PriorConfig { pose_frames: 5, ..PriorConfig::SYNCDIFF };
+        let unet = UNetConfig { in_channels: priors.in_channels(3), model_channels: 64, ..UNetConfig::paper() };
+        let counted = unet.cost(64, 1) + priors.bottleneck_cost(3, 64);
+        assert_eq!(counted.parameters, LatentDenoiser::new(&unet, priors, &device).num_params() as u64);
+        assert_eq!(priors.bottleneck_cost(3, 64), Cost { parameters: 20, macs: 5 * 3 * 64 * 64 });
     }
 }
