@@ -12,6 +12,7 @@ pub mod error;
 pub mod generate;
 pub mod lipsync;
 pub mod nn;
+pub mod official;
 pub mod preset;
 pub mod reader;
 pub mod scorers;

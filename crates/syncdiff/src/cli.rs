@@ -300,6 +300,11 @@ pub(crate) struct ImportArgs {
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = layout_names())]
     pub(crate) layout: String,
 
+    /// Take the network at whatever size it has; otherwise it must have the tensors of the official one, each in its
+    /// shape, and no others
+    #[arg(long)]
+    pub(crate) any_size: bool,
+
     /// Folder to write; must be new or empty
     #[arg(long, value_name = "DIR", allow_hyphen_values = true, required_unless_present = "list")]
     pub(crate) out: Option<PathBuf>,

@@ -92,7 +92,7 @@ fn models_are_listed_with_their_size_and_terms() {
 fn imported_weights_are_listed_where_they_lie() {
     let models = TempDir::new().unwrap();
     let out = models.path().join("their_generator");
-    assert_done(&syncdiff(&["models", "import", text(&checkpoint("wav2lip.pth")), "--out", text(&out)]));
+    assert_done(&syncdiff(&["models", "import", "--any-size", text(&checkpoint("wav2lip.pth")), "--out", text(&out)]));
     let list = Command::new(env!("CARGO_BIN_EXE_syncdiff"))
         .args(["models", "list", "--json"])
         .env("SYNCDIFF_MODELS", models.path())
@@ -202,7 +202,7 @@ fn a_checkpoint_of_another_project_becomes_a_folder_of_weights() {
     let folder = TempDir::new().unwrap();
     let out = folder.path().join("generator");
     let file = checkpoint("wav2lip.pth");
-    let output = syncdiff(&["models", "import", text(&file), "--out", text(&out)]);
+    let output = syncdiff(&["models", "import", text(&file), "--any-size", "--out", text(&out)]);
     assert_done(&output);
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(told.contains("wav2lip from Rudrabha/Wav2Lip") && told.contains("36298035"), "{told}");
@@ -220,6 +220,40 @@ fn a_checkpoint_of_another_project_becomes_a_folder_of_weights() {
     assert_eq!(weights.tensors().len() + 1, read.tensors().len());
     // The folder is not written over.
     assert_failed(&syncdiff(&["models", "import", text(&file), "--out", text(&out)]), 2, &["not empty"]);
+}
+
+/// A network as its project publishes it is taken; with tensors missing, added and cut it is refused with all of them.
+#[test]
+fn what_is_missing_extra_or_misshapen_is_listed_at_once() {
+    use syncdiff_model::baselines::DiffTalkCondition;
+    use syncdiff_model::weights::{Storage, TensorMap, folder::save_safetensors, module_tensors};
+    let folder = TempDir::new().unwrap();
+    let network = DiffTalkCondition::new(&burn::tensor::Device::flex()).unwrap();
+    let whole: TensorMap = module_tensors(&network, &DiffTalkCondition::remap().with_prefix("cond_stage_model_for_"));
+    let import = |tensors: &TensorMap, name: &str| {
+        let file = folder.path().join(format!("{name}.safetensors"));
+        save_safetensors(tensors, Storage::F32, &file).unwrap();
+        syncdiff(&["models", "import", text(&file), "--out", text(&folder.path().join(name))])
+    };
+    let output = import(&whole, "whole");
+    assert_done(&output);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("57477 parameters, as in the official network"), "{told}");
+
+    let mut broken = whole.clone();
+    let mut names = broken.keys().filter(|name| name.contains("fc")).cloned().collect::<Vec<_>>().into_iter();
+    let (taken, replaced) = (names.next().unwrap(), names.next().unwrap());
+    let other = broken.remove(&taken).unwrap();
+    let added = taken.replace("encoder_fc", "encoder_fd");
+    broken.insert(added.clone(), other.clone());
+    let of_another_shape = whole.values().find(|tensor| tensor.shape() != whole[&replaced].shape()).unwrap();
+    broken.insert(replaced.clone(), of_another_shape.clone());
+    let tail = |name: &str| name.strip_prefix("cond_stage_model_for_").unwrap().to_owned();
+    let counts = "1 missing, 1 extra, 1 misshapen";
+    let (missing, extra) = (format!("missing: {}", tail(&taken)), format!("extra: {}", tail(&added)));
+    let misshapen = format!("misshapen: {}: file has", tail(&replaced));
+    assert_failed(&import(&broken, "broken"), 5, &[counts, &missing, &extra, &misshapen]);
+    assert!(!folder.path().join("broken").exists());
 }
 
 #[test]
@@ -244,6 +278,7 @@ fn checkpoints_that_cannot_be_imported_say_why() {
     assert_failed(&import("lightning.ckpt", "auto"), 2, &["ldm_vq_f4, ldm_unet", "--layout"]);
     assert_failed(&import("zip_types.pt", "auto"), 5, &["--list"]);
     assert_failed(&import("s3fd.pth", "wav2lip"), 5, &["output_block.1.weight"]);
+    assert_failed(&import("wav2lip.pth", "auto"), 5, &["does not fit", "missing: face_decoder_blocks"]);
     let whole = std::fs::read(checkpoint("wav2lip.pth")).unwrap();
     let cut = folder.path().join("cut.pth");
     std::fs::write(&cut, &whole[..whole.len() - 5]).unwrap();

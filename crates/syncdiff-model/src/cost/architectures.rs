@@ -9,6 +9,7 @@ use crate::baselines::difftalk::DiffTalkCondition;
 use crate::baselines::wav2lip::{ColourSyncNet, Wav2LipDiscriminator, Wav2LipGenerator};
 use crate::cost::Cost;
 use crate::diffusion::SamplerKind;
+use crate::official;
 use crate::preset::{LipSyncConfig, PoseFeedback};
 use crate::reader::LipReaderConfig;
 use crate::scorers::{Lpips, LpipsTrunk, S3fd, SyncNet};
@@ -135,7 +136,7 @@ pub fn architectures(device: &Device) -> Vec<Architecture> {
     let paper = LipSyncConfig::paper();
     let vq = AutoencoderConfig::paper();
     let unet = UNetConfig::paper();
-    let talk = UNetConfig { in_channels: 9, context_dim: 128, ..unet.clone() };
+    let talk = official::difftalk_unet();
     let picture = paper.crop_size;
     let latent = paper.latent_size();
     let evaluation = format!("one evaluation, latent {latent}x{latent}");

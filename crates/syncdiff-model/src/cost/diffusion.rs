@@ -200,7 +200,7 @@ mod tests {
         for (in_channels, parameters) in [(7, 546_204_675), (9, 546_209_283), (14, 546_220_803), (19, 546_232_323)] {
             assert_eq!(UNetConfig { in_channels, ..UNetConfig::paper() }.cost(64, 1).parameters, parameters);
         }
-        let talk = UNetConfig { in_channels: 9, context_dim: 128, ..UNetConfig::paper() }.cost(64, 1);
+        let talk = crate::official::difftalk_unet().cost(64, 1);
         assert_eq!((talk.parameters, giga(talk).round()), (530_152_963, 171.0));
     }
 

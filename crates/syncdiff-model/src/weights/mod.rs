@@ -16,6 +16,6 @@ pub mod remap;
 pub mod tensor_map;
 
 pub use folder::{FileEntry, FolderManifest, FolderText, Storage, WeightsFolder, WeightsWriter, sha256_of_file};
-pub use module_io::{load_into, load_into_from, module_shapes, module_tensors};
+pub use module_io::{check_into, load_into, load_into_from, module_shapes, module_tensors};
 pub use remap::Remap;
 pub use tensor_map::{Dtype, StoredTensor, TensorMap, open_safetensors};
