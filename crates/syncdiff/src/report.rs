@@ -38,7 +38,7 @@ pub struct Report {
     pub output: OutputReport,
     /// What was wrong with the inputs without ending the work.
     pub warnings: Vec<Warning>,
-    /// Seconds by phase.
+    /// Seconds of work by phase.
     pub seconds: PhaseSeconds,
     /// Peak memory of this program in bytes, without its child processes; none where it is not known.
     pub peak_memory_bytes: Option<u64>,
@@ -136,7 +136,8 @@ pub struct OutputReport {
     pub file: Option<Written>,
 }
 
-/// Seconds by phase of the work.
+/// Seconds of work by phase. Phases of different frames run at the same time: their sum may exceed the total, and on
+/// busy cores each takes longer than alone.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct PhaseSeconds {
     /// Waiting for decoded frames, in both passes.
