@@ -41,7 +41,7 @@ impl Case {
 
 #[test]
 fn golden_frechet_distance() {
-    for variant in variants() {
+    for variant in variants("metrics") {
         let case = Case::open(&variant);
         for name in case.case["config"]["fid"].as_array().unwrap() {
             let name = name.as_str().unwrap();
@@ -58,7 +58,7 @@ fn golden_frechet_distance() {
 
 #[test]
 fn golden_error_rates() {
-    for variant in variants() {
+    for variant in variants("metrics") {
         let case = Case::open(&variant);
         let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
         let pairs: Vec<(String, String)> =

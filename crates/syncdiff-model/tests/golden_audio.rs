@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor};
 use common::{Golden, assert_close, goldens, values};
 use syncdiff_model::audio::filterbank::{log_filterbank, mfcc, normalise, stack};
 use syncdiff_model::audio::{AudioEncoder, AudioEncoderConfig, AudioNet, TemporalFilter};
+use syncdiff_model::baselines::LandmarkNet;
 use syncdiff_model::weights::{Remap, TensorMap, load_into, module_tensors};
 
 fn waves(golden: &Golden) -> Vec<(usize, Vec<i16>)> {
@@ -171,6 +172,9 @@ fn golden_audio_net_and_the_chain_with_the_filter() {
             let y = net(&format!("audionet{dim}"), dim).forward(golden.tensor::<3>("in.ds", &device));
             golden.assert_close(&format!("out.audionet{dim}"), y, 2e-5, 1e-4);
         }
+        let landmarks = golden.tensor::<2>("in.landmarks", &device);
+        let marks = load_into(LandmarkNet::new(&device), &golden.weights_under("ldmnet."), &LandmarkNet::remap());
+        golden.assert_close("out.ldmnet", marks.unwrap().forward(landmarks), 2e-5, 1e-4);
         // The chain is that of the filter which looks at a part of its channels.
         let configs = golden.case["config"].as_object().unwrap();
         let (name, config) = configs.iter().find(|(name, _)| name.starts_with("difftalk")).expect("DiffTalk's filter");

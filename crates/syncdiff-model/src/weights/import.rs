@@ -60,7 +60,7 @@ const AVHUBERT_TERMS: &str = "AV-HuBERT licence agreement: non-commercial resear
 const WAV2LIP_TERMS: &str = "no licence; its README allows research and personal use only";
 
 /// All layouts that are known by name.
-pub static LAYOUTS: [Layout; 12] = [
+pub static LAYOUTS: [Layout; 13] = [
     Layout {
         name: "ldm_vq_f4",
         title: "VQ-f4 autoencoder, alone or inside a latent-diffusion checkpoint",
@@ -96,6 +96,22 @@ pub static LAYOUTS: [Layout; 12] = [
         dropped: &[],
         uncounted: &[],
         refines: Some("ldm_unet"),
+    },
+    Layout {
+        name: "difftalk_condition",
+        title: "sound and landmarks to the context of DiffTalk's denoiser",
+        project: "sstzal/DiffTalk",
+        licence: "no licence",
+        parameters: 57_477,
+        prefixes: &["cond_stage_model_for_"],
+        signs: &[
+            sign("audio.encoder_conv.0.weight"),
+            sign("audio_smooth.attentionNet.0.weight"),
+            sign("ldm.encoder_fc1.0.weight"),
+        ],
+        dropped: &[],
+        uncounted: &[],
+        refines: None,
     },
     Layout {
         name: "avhubert_base",

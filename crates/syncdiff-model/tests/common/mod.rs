@@ -66,7 +66,8 @@ pub fn goldens(wanted: &str) -> Vec<Golden> {
     found
 }
 
-fn open(folder: &Path, case: Value) -> Golden {
+/// A case whose `case.json` has been read.
+pub fn open(folder: &Path, case: Value) -> Golden {
     let weights = folder.join("weights.safetensors");
     Golden {
         folder: folder.to_path_buf(),
