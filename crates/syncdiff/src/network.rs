@@ -5,18 +5,17 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use syncdiff_face::KeepMaskKind;
-use syncdiff_media::{Frame, Plan};
+use syncdiff_media::Frame;
 use syncdiff_model::diffusion::{Sampler, SamplerKind, Spacing};
 use syncdiff_model::generate::{Drawn, Phase as ModelPhase, Sampling, Seen};
 use syncdiff_model::weights::{FolderManifest, Storage};
-use syncdiff_model::{FrameGenerator, LipSync, LipSyncConfig, Speaker};
+use syncdiff_model::{FrameGenerator, LipSync, LipSyncConfig, Speaker, SpeechTokens};
 
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
 use crate::mouth::{MouthModel, MouthSequence};
 use crate::report::ModelReport;
 use crate::settings::GenerateSettings;
-use crate::timeline::num_model_frames;
 
 const STAGE: &str = "weights";
 /// What decoding, drawing and encoding take beside the weights.
@@ -71,6 +70,11 @@ impl Recipe {
         let stored: u64 = self.manifest.files.iter().map(|file| file.size_bytes).sum();
         let growth = if self.manifest.storage == Storage::F32 { 1 } else { 2 };
         2 * growth * stored + WORK_BYTES
+    }
+
+    /// SHA-256 of every file of the weights: what they are, whatever their folder is called.
+    pub fn checksums(&self) -> impl Iterator<Item = &str> {
+        self.manifest.files.iter().map(|file| &file.sha256[..])
     }
 
     /// How frames will be drawn.
@@ -168,12 +172,11 @@ impl<'a> Network<'a> {
         Ok(LipSync::load(&recipe.folder, device)?)
     }
 
-    /// Encodes the whole speech, once, for all frames of an output.
+    /// Takes the whole speech, encoded once for all frames of an output.
     ///
     /// # Errors
     /// Those of the network.
-    pub fn listen(recipe: Recipe, model: &'a LipSync, samples: &[i16], plan: &Plan) -> Outcome<Self> {
-        let speech = model.encode_speech(samples, num_model_frames(plan))?;
+    pub fn listen(recipe: Recipe, model: &'a LipSync, speech: SpeechTokens) -> Outcome<Self> {
         let speaker = model.speaker(speech, &recipe.sampling)?;
         Ok(Network { recipe, model, speaker })
     }

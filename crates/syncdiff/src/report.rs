@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use syncdiff_media::{Plan, Speech, Time, ToolVersions, Warning, Written};
 
+use crate::cache::Kept;
 use crate::cast::Cast;
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
@@ -36,6 +37,8 @@ pub struct Report {
     pub speech: SpeechReport,
     /// The output.
     pub output: OutputReport,
+    /// What the cache held; none where none was in use.
+    pub cache: Option<CacheReport>,
     /// What was wrong with the inputs without ending the work.
     pub warnings: Vec<Warning>,
     /// Seconds of work by phase.
@@ -136,6 +139,15 @@ pub struct OutputReport {
     pub file: Option<Written>,
 }
 
+/// What the cache held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct CacheReport {
+    /// Time stamps and faces of the clip: where they were found, it was not decoded for them.
+    pub tracks: Kept,
+    /// The encoded speech.
+    pub speech: Kept,
+}
+
 /// Seconds of work by phase. Phases of different frames run at the same time: their sum may exceed the total, and on
 /// busy cores each takes longer than alone.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -207,6 +219,8 @@ pub struct Summary<'a> {
     pub counts: Counts,
     /// The finished file; none for a preview.
     pub written: Option<Written>,
+    /// What the cache held; none where none was in use.
+    pub cache: Option<CacheReport>,
     /// Where the time went.
     pub clock: &'a Clock,
     /// Seconds from start to end.
@@ -267,6 +281,7 @@ impl Summary<'_> {
                 secs: self.plan.duration().secs(),
                 file: self.written,
             },
+            cache: self.cache,
             warnings,
             seconds: PhaseSeconds::new(self.clock, self.total_secs, self.counts.frames),
             peak_memory_bytes: None,
