@@ -1,4 +1,4 @@
-//! The first pass from the cache: time stamps, faces and warnings of a clip, about 50 bytes a frame and face.
+//! The first pass from the cache: time stamps, faces and warnings of a clip, about 60 bytes a frame with one face.
 //!
 //! A clip that was looked at further than a run needs serves it as well: what lies beyond is left out, so that the
 //! result is that of a run without a cache. One that was not looked at far enough is looked at again.
