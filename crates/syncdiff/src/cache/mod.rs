@@ -180,7 +180,7 @@ impl Cache {
         let Ok(listed) = fs::read_dir(&self.folder) else { return };
         let mut entries: Vec<(SystemTime, u64, PathBuf)> = listed
             .flatten()
-            .filter(|entry| entry.file_name().to_str().is_some_and(|name| is_entry(name)))
+            .filter(|entry| entry.file_name().to_str().is_some_and(is_entry))
             .filter_map(|entry| {
                 let about = entry.metadata().ok()?;
                 Some((about.modified().ok()?, about.len(), entry.path()))
