@@ -3,7 +3,8 @@
 
 For each clip: exit status, number of frames, frame rate, the sound's samples, length of the picture against the source,
 and that every pixel which differs from the source before encoding lies in one rectangle that covers a part of the frame
-only. Writes a table (one row a clip) and prints a summary in Markdown. Needs ffmpeg and ffprobe; nothing from PyPI.
+only. Appends one line a clip to OUT/clips.jsonl as it goes (clips that stand there are not run again) and prints a
+summary in Markdown. Needs ffmpeg and ffprobe; nothing from PyPI.
 
     tools/check_clips.py --program target/release/syncdiff --manifest ../shared/data/manifest.tsv --out out/check
 """
@@ -149,13 +150,18 @@ def main():
     with args.manifest.open(newline="") as file:
         rows = [row for row in csv.DictReader(file, delimiter="\t") if row["split"] in splits][:args.limit]
     args.out.mkdir(parents=True, exist_ok=True)
-    results = []
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for result in pool.map(lambda row: check(args.program, extra, args.manifest.parent, row), rows):
-            results.append(result)
+    journal = args.out / "clips.jsonl"
+    known = {}
+    if journal.exists():
+        known = {result["clip"]: result for result in map(json.loads, journal.read_text().splitlines())}
+    todo = [row for row in rows if row["path"] not in known]
+    with ThreadPoolExecutor(args.jobs) as pool, journal.open("a") as lines:
+        for result in pool.map(lambda row: check(args.program, extra, args.manifest.parent, row), todo):
+            known[result["clip"]] = result
+            print(json.dumps(result), file=lines, flush=True)
             state = "; ".join(result["faults"]) or "good"
-            print(f"{len(results)}/{len(rows)} {result['clip']}: exit {result['exit']}, {state}", flush=True)
-    (args.out / "clips.json").write_text(json.dumps(results, indent=1))
+            print(f"{len(known)}/{len(rows)} {result['clip']}: exit {result['exit']}, {state}", flush=True)
+    results = [known[row["path"]] for row in rows]
     groups = defaultdict(list)
     for result in results:
         groups[result["split"], result["corpus"]].append(result)

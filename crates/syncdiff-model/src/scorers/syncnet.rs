@@ -230,7 +230,7 @@ impl SyncNet {
             return Err(ModelError::parameter("syncnet", "frame", size, "frames are [3, 224, 224]: resize them"));
         }
         let windows = num_windows(count, samples.len());
-        let cepstra = mfcc(samples);
+        let cepstra = mfcc::<NUM_CEPSTRA>(samples);
         let device = frames.device();
         let (mut lip, mut sound) = (Vec::new(), Vec::new());
         for start in (0..windows).step_by(BATCH) {
