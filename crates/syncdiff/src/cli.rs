@@ -137,6 +137,15 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "FILE.json", allow_hyphen_values = true, help_heading = "Output")]
     pub(crate) report: Option<PathBuf>,
 
+    /// Keep face tracks and encoded speech in this folder (512 MiB at most): a later run on the same video or speech
+    /// takes them from there, with the same result [default: $SYNCDIFF_CACHE, else nothing is kept]
+    #[arg(long, value_name = "DIR", allow_hyphen_values = true, conflicts_with = "no_cache", help_heading = "Cache")]
+    pub(crate) cache_dir: Option<PathBuf>,
+
+    /// Keep nothing and take nothing from a cache, whatever $SYNCDIFF_CACHE says
+    #[arg(long, help_heading = "Cache")]
+    pub(crate) no_cache: bool,
+
     /// Also write every frame as PNG into this folder, before encoding (for checks; large)
     #[arg(long, value_name = "DIR", allow_hyphen_values = true, hide_short_help = true, help_heading = "Output")]
     pub(crate) lossless_frames: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! Where models lie: the rules by which a preset or the face models are found.
+//! Where models lie: the rules by which a preset or the face models are found; and where the cache is.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,9 @@ use syncdiff::{Error, Outcome};
 
 /// Environment variable that names the folder of all models.
 pub(crate) const MODELS_VARIABLE: &str = "SYNCDIFF_MODELS";
+
+/// Environment variable that names the folder in which tracks and encoded speech are kept.
+const CACHE_VARIABLE: &str = "SYNCDIFF_CACHE";
 
 /// Files that a Python package carries; the name of their folder.
 pub(crate) const FACE: &str = "face";
@@ -128,7 +131,16 @@ fn imported_folder(folder: PathBuf) -> Option<ImportedFolder> {
 }
 
 fn models_variable() -> Option<PathBuf> {
-    std::env::var_os(MODELS_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
+    variable(MODELS_VARIABLE)
+}
+
+/// Where tracks and encoded speech are kept when no folder is given; nothing is kept unless somebody asked for it.
+pub(crate) fn cache_variable() -> Option<PathBuf> {
+    variable(CACHE_VARIABLE)
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// The program's own folder, and the project's folder for a program in `target/release`.
