@@ -107,10 +107,23 @@ impl Checkpoint {
         Self::read(path, Source::memory(bytes)).map_err(|problem| problem.at(path))
     }
 
-    fn read(path: &Path, source: Source) -> Outcome<Self> {
-        let mut head = vec![0; source.len().min(512) as usize];
-        source.read_at(&mut head, 0)?;
-        let mut checkpoint = Self {
+    /// Reads a file, open already, that must be in safetensors form, whatever it looks like; `path` is used in
+    /// messages. Names are those of the file: no `module.` is dropped.
+    ///
+    /// # Errors
+    /// `Damaged`, `Refused`, `Unsupported` and `Io`.
+    pub fn from_safetensors_file(path: &Path, file: File) -> CheckpointResult<Self> {
+        let read = |source| {
+            let mut checkpoint = Self::unread(path, source);
+            checkpoint.read_safetensors()?;
+            checkpoint.check_tensors()?;
+            Ok(checkpoint)
+        };
+        Source::file(file).and_then(read).map_err(|problem| problem.at(path))
+    }
+
+    fn unread(path: &Path, source: Source) -> Self {
+        Self {
             path: path.to_path_buf(),
             source,
             format: Format::Safetensors,
@@ -122,15 +135,17 @@ impl Checkpoint {
             roots: Vec::new(),
             chosen: 0,
             prefix: "",
-        };
+        }
+    }
+
+    fn read(path: &Path, source: Source) -> Outcome<Self> {
+        let mut head = vec![0; source.len().min(512) as usize];
+        source.read_at(&mut head, 0)?;
+        let mut checkpoint = Self::unread(path, source);
         if head.starts_with(b"PK\x03\x04") {
             checkpoint.read_zip()?;
         } else if safetensors::looks_like(&checkpoint.source)? {
-            let header = safetensors::read(&checkpoint.source)?;
-            checkpoint.metadata = header.metadata;
-            checkpoint.roots = vec![Root::new(String::new(), header.tensors)];
-            let len = checkpoint.source.len();
-            checkpoint.storages.insert("".into(), Place::Stored(0, len));
+            checkpoint.read_safetensors()?;
         } else {
             checkpoint.read_legacy(&head)?;
         }
@@ -140,6 +155,15 @@ impl Checkpoint {
         let chosen = checkpoint.roots.iter().position(|root| root.entries.len() == most).unwrap_or(0);
         checkpoint.choose(chosen);
         Ok(checkpoint)
+    }
+
+    fn read_safetensors(&mut self) -> Outcome<()> {
+        self.format = Format::Safetensors;
+        let header = safetensors::read(&self.source)?;
+        self.metadata = header.metadata;
+        self.roots = vec![Root::new(String::new(), header.tensors)];
+        self.storages.insert("".into(), Place::Stored(0, self.source.len()));
+        Ok(())
     }
 
     fn read_zip(&mut self) -> Outcome<()> {

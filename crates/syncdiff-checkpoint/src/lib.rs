@@ -9,7 +9,8 @@
 //! storage; [`Checkpoint::read_f32`] and [`Checkpoint::read_bytes`] read one tensor from its place.
 //!
 //! Layers: `source` (bytes at positions), `zip` (directory of an archive), `pickle` (the machine), `legacy` and
-//! `safetensors` (the other two forms), `state_dict` (where the tensors are), [`Checkpoint`] (all of it).
+//! `safetensors` (the other two forms), `numpy` (pickled dictionaries of NumPy arrays), `state_dict` (where the tensors
+//! are), [`Checkpoint`] (all of it).
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -18,6 +19,7 @@ mod checkpoint;
 mod error;
 mod legacy;
 pub mod limits;
+mod numpy;
 mod pickle;
 mod safetensors;
 mod source;
@@ -28,5 +30,6 @@ mod zip;
 
 pub use checkpoint::{Checkpoint, Format, RootInfo, TensorInfo, read_pickle};
 pub use error::{CheckpointError, CheckpointResult};
+pub use numpy::{NumpyArray, read_numpy_pickle};
 pub use tensor::Dtype;
 pub use value::Value;

@@ -32,3 +32,11 @@ pub const EXPANDED_ELEMENTS: u64 = 1 << 24;
 pub const TREE_VALUES: u64 = 500_000;
 /// Bytes of text of a tree that is handed out by [`crate::Checkpoint::value`].
 pub const TREE_TEXT_BYTES: u64 = 64 << 20;
+/// Values of a pickled dictionary of NumPy arrays; those of LPIPS have about 400.
+pub const NUMPY_VALUES: u64 = 100_000;
+/// Levels of dictionaries inside each other in such a pickle.
+pub const NUMPY_NESTING: usize = 16;
+/// Bytes of the dotted name of an array.
+pub const NUMPY_NAME_BYTES: usize = 1000;
+/// Axes of an array.
+pub const NUMPY_AXES: usize = 8;

@@ -1,10 +1,8 @@
-//! A few seconds of what the fuzz targets do for hours: mutated files must not make the reader panic.
+//! A few seconds of what the fuzz targets do for hours: the corpus and mutations of it must not make the reader panic.
 
 mod common;
 
 use std::time::{Duration, Instant};
-
-use syncdiff_checkpoint::read_pickle;
 
 /// SplitMix64: the same mutations in every run.
 struct Generator(u64);
@@ -53,37 +51,46 @@ fn mutate(generator: &mut Generator, bytes: &mut Vec<u8>, other: &[u8]) {
     }
 }
 
+/// The files of a target's corpus, in the order of their names.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut paths: Vec<_> = std::fs::read_dir(folder).expect("a corpus").flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths.iter().map(|path| std::fs::read(path).expect("a seed")).collect()
+}
+
+/// Runs a target and fails when it takes long.
+fn timed(name: &str, target: common::Target, bytes: &[u8]) -> bool {
+    let start = Instant::now();
+    let read = target(bytes);
+    assert!(start.elapsed() < Duration::from_secs(3), "{name} took {:?}: {bytes:?}", start.elapsed());
+    read
+}
+
+#[test]
+fn the_corpus_of_every_target_is_read_or_refused() {
+    for (name, target) in common::TARGETS {
+        let files = corpus(name);
+        let read = files.iter().filter(|bytes| timed(name, target, bytes)).count();
+        assert!(read > 0 && files.len() > 10, "{name}: {read} of {} files", files.len());
+    }
+}
+
 #[test]
 fn fuzz_smoke() {
-    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    let folders = ["pickle", "zip", "legacy", "safetensors"].map(|name| corpus.join(name));
-    let files_in = |folder: &std::path::Path| {
-        let mut paths: Vec<_> = std::fs::read_dir(folder).expect("a corpus").flatten().map(|e| e.path()).collect();
-        paths.sort();
-        paths.iter().map(|path| std::fs::read(path).expect("a seed")).collect::<Vec<_>>()
-    };
-    let pickles = files_in(&folders[0]);
-    let files: Vec<Vec<u8>> = folders[1..].iter().flat_map(|folder| files_in(folder)).collect();
-    assert!(pickles.len() >= 3 && files.len() >= 6);
-    let start = Instant::now();
-    let (mut runs, mut read) = (0u64, 0u64);
-    while start.elapsed() < Duration::from_secs(3) {
-        runs += 1;
-        let mut generator = Generator(runs);
-        let slowest = Instant::now();
-        let other = &files[generator.below(files.len())];
-        if runs % 2 == 0 {
-            let mut bytes = pickles[generator.below(pickles.len())].clone();
-            mutate(&mut generator, &mut bytes, other);
-            read += u64::from(common::use_fully(common::archive(&bytes)).is_ok());
-            read += u64::from(read_pickle(bytes).is_ok());
-        } else {
+    for (seed, (name, target)) in common::TARGETS.into_iter().enumerate() {
+        let files = corpus(name);
+        let start = Instant::now();
+        let (mut runs, mut read) = (0u64, 0u64);
+        while start.elapsed() < Duration::from_secs(1) {
+            runs += 1;
+            let mut generator = Generator(runs * 4 + seed as u64);
             let mut bytes = files[generator.below(files.len())].clone();
+            let other = &files[generator.below(files.len())];
             mutate(&mut generator, &mut bytes, other);
-            read += u64::from(common::use_fully(bytes).is_ok());
+            read += u64::from(timed(name, target, &bytes));
         }
-        assert!(slowest.elapsed() < Duration::from_secs(3), "run {runs} took {:?}", slowest.elapsed());
+        // Both ways must be taken, or the mutations are too wild or too tame.
+        assert!(read > runs / 1000 && read < runs, "{name}: {read} of {runs} were read");
     }
-    // Both ways must be taken, or the mutations are too wild or too tame.
-    assert!(read > runs / 100 && read < runs * 2, "{read} of {runs} were read");
 }

@@ -1,7 +1,7 @@
 //! The model files: which they are, whether they are whole, and the networks in them.
 
 use crate::FaceError;
-use crate::tflite::{Interpreter, Model};
+use crate::tflite::{Interpreter, Model, NetworkCost};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -88,8 +88,22 @@ impl ModelFile {
         Ok(bytes)
     }
 
+    fn model(&self, dir: &Path) -> Result<Model, FaceError> {
+        Model::parse(self.name, &self.read(dir)?)
+    }
+
+    /// What the network in the folder `dir` costs, and the height and width of the picture that it is shown.
+    ///
+    /// # Errors
+    /// As [`FaceModels::load`].
+    pub fn cost(&self, dir: &Path) -> Result<(NetworkCost, [usize; 2]), FaceError> {
+        let model = self.model(dir)?;
+        let side = |axis: usize| model.input_shape().get(axis).copied().unwrap_or(0);
+        Ok((model.cost(), [side(1), side(2)]))
+    }
+
     fn network(&self, dir: &Path) -> Result<Interpreter, FaceError> {
-        Interpreter::new(&Model::parse(self.name, &self.read(dir)?)?)
+        Interpreter::new(&self.model(dir)?)
     }
 }
 

@@ -73,16 +73,20 @@ impl TrackTable {
 
     /// Adds what a [`crate::Tracker`] found in the next frame.
     pub fn push(&mut self, found: &FacesInFrame) {
+        self.push_records(found.cut, found.records());
+    }
+
+    /// Adds the next frame by what is kept of it, each face with the number of its track.
+    pub fn push_records(&mut self, cut: bool, found: impl IntoIterator<Item = (u32, FaceRecord)>) {
         let frame = self.num_frames as u32;
         self.num_frames += 1;
-        if found.cut && frame > 0 {
+        if cut && frame > 0 {
             self.cuts.push(frame);
         }
-        for face in &found.faces {
-            let Some(record) = FaceRecord::from_mesh(&face.mesh) else { continue };
-            let place = self.tracks.binary_search_by_key(&face.track, |t| t.id);
+        for (id, record) in found {
+            let place = self.tracks.binary_search_by_key(&id, |t| t.id);
             let place = place.unwrap_or_else(|place| {
-                self.tracks.insert(place, Track { id: face.track, ..Track::default() });
+                self.tracks.insert(place, Track { id, ..Track::default() });
                 place
             });
             self.tracks[place].frames.push(frame);

@@ -61,6 +61,13 @@ pub struct FacesInFrame {
     pub cut: bool,
 }
 
+impl FacesInFrame {
+    /// What is kept of each face, with the number of its track; points that cannot be a face are left out.
+    pub fn records(&self) -> impl Iterator<Item = (u32, FaceRecord)> {
+        self.faces.iter().filter_map(|face| Some((face.track, FaceRecord::from_mesh(&face.mesh)?)))
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Lost {
     track: u32,

@@ -219,7 +219,7 @@ impl MediaError {
 }
 
 /// Something that went wrong in the input without ending the work; it belongs in the report.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Warning {
     /// A frame was decoded with errors: parts of its picture are guessed.

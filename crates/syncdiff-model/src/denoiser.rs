@@ -22,7 +22,8 @@ pub struct PriorConfig {
     pub identity: bool,
     /// Number of previous frames (PRV; NP of the paper's table 5).
     pub pose_frames: usize,
-    /// Channels each previous frame is squeezed to by a 1x1 convolution; 0 means no bottleneck: all three channels.
+    /// Channels each previous frame is squeezed to by its own 1x1 convolution; 0 means no bottleneck: all three
+    /// channels.
     pub pose_channels: usize,
 }
 
@@ -43,11 +44,12 @@ impl PriorConfig {
     }
 }
 
-/// U-Net and bottleneck.
+/// U-Net and bottlenecks.
 #[derive(Module, Debug)]
 pub struct LatentDenoiser {
     unet: UNet,
-    bottleneck: Option<Conv1x1>,
+    /// One for each previous frame; none where frames keep all their channels.
+    bottlenecks: Vec<Conv1x1>,
     #[module(skip)]
     priors: PriorConfig,
 }
@@ -68,18 +70,25 @@ impl LatentDenoiser {
     pub fn new(unet: &UNetConfig, priors: PriorConfig, device: &Device) -> Self {
         let latent = unet.out_channels;
         assert_eq!(unet.in_channels, priors.in_channels(latent), "U-Net input channels do not fit the visual priors");
-        let squeezed = priors.pose_frames > 0 && priors.pose_channels > 0;
+        let squeezed = if priors.pose_channels > 0 { priors.pose_frames } else { 0 };
         Self {
             unet: UNet::new(unet, device),
-            bottleneck: squeezed.then(|| Conv1x1::new(latent, priors.pose_channels, device)),
+            bottlenecks: (0..squeezed).map(|_| Conv1x1::new(latent, priors.pose_channels, device)).collect(),
             priors,
         }
     }
 
-    /// Names on disk: upstream's for the U-Net, `bottleneck.*` beside them.
+    /// Names on disk: upstream's for the U-Net; beside them `bottleneck.*` of the latest frame, `bottleneck_1.*` of the
+    /// one before it, and so on.
     pub fn remap(unet: &UNetConfig) -> Remap {
         let names = unet.remap();
-        Remap::identity().with_names(move |path| path.strip_prefix("unet.").map(|rest| names.disk_name(rest)))
+        Remap::identity().with_names(move |path| match path.strip_prefix("unet.") {
+            Some(rest) => Some(names.disk_name(rest)),
+            None => path.strip_prefix("bottlenecks.").map(|rest| match rest.strip_prefix("0.") {
+                Some(rest) => format!("bottleneck.{rest}"),
+                None => format!("bottleneck_{rest}"),
+            }),
+        })
     }
 
     /// Everything but the noisy latent: constant over the steps of a sampler.
@@ -92,12 +101,10 @@ impl LatentDenoiser {
         if self.priors.identity {
             parts.push(priors.identity.clone());
         }
-        for pose in &priors.pose {
-            parts.push(match &self.bottleneck {
-                Some(conv) => conv.forward(pose.clone()),
-                None => pose.clone(),
-            });
+        if self.bottlenecks.is_empty() {
+            parts.extend(priors.pose.iter().cloned());
         }
+        parts.extend(self.bottlenecks.iter().zip(&priors.pose).map(|(conv, pose)| conv.forward(pose.clone())));
         Tensor::cat(parts, 1)
     }
 
@@ -217,6 +224,8 @@ impl Denoiser for BoundDenoiser<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::module_shapes;
+    use burn::tensor::Int;
 
     #[test]
     fn input_channels_of_the_variants() {
@@ -226,5 +235,65 @@ mod tests {
         assert_eq!(PriorConfig::PRV_BOTTLENECK.in_channels(3), 7);
         assert_eq!(PriorConfig { pose_frames: 5, ..PriorConfig::SYNCDIFF }.in_channels(3), 14);
         assert_eq!(PriorConfig { pose_frames: 10, ..PriorConfig::SYNCDIFF }.in_channels(3), 19);
+    }
+
+    /// A few channels at one scale, so that a pass takes a moment.
+    fn denoiser(priors: PriorConfig, device: &Device) -> (LatentDenoiser, UNetConfig) {
+        let unet = UNetConfig {
+            in_channels: priors.in_channels(3),
+            model_channels: 32,
+            channel_mult: vec![1],
+            num_res_blocks: 1,
+            attention_resolutions: vec![1],
+            context_dim: 8,
+            ..UNetConfig::paper()
+        };
+        (LatentDenoiser::new(&unet, priors, device), unet)
+    }
+
+    fn latent(pace: f32, device: &Device) -> Tensor<4> {
+        (Tensor::<1, Int>::arange(0..48, device).float() * pace).sin().reshape([1, 3, 4, 4])
+    }
+
+    #[test]
+    fn each_previous_frame_has_its_own_bottleneck_and_its_own_channels() {
+        let device = Device::flex();
+        for (priors, squeezed) in [
+            (PriorConfig::RND, 0),
+            (PriorConfig::PRV, 0),
+            (PriorConfig::PRV_BOTTLENECK, 1),
+            (PriorConfig::SYNCDIFF, 1),
+            (PriorConfig { pose_frames: 5, ..PriorConfig::SYNCDIFF }, 5),
+            (PriorConfig { pose_frames: 10, ..PriorConfig::SYNCDIFF }, 10),
+        ] {
+            let (denoiser, unet) = denoiser(priors, &device);
+            let names = module_shapes(&denoiser, &LatentDenoiser::remap(&unet));
+            let bottlenecks: Vec<&str> =
+                names.keys().filter(|name| name.starts_with("bottleneck")).map(String::as_str).collect();
+            assert_eq!(bottlenecks.len(), 2 * squeezed, "{bottlenecks:?}");
+            assert_eq!(bottlenecks.contains(&"bottleneck.weight"), squeezed > 0);
+            assert_eq!(bottlenecks.contains(&"bottleneck_4.weight"), squeezed > 4);
+
+            let frames: Vec<Tensor<4>> = (0..priors.pose_frames).map(|i| latent(0.3 + i as f32, &device)).collect();
+            let seen = |pose: Vec<Tensor<4>>| {
+                let priors = VisualPriors { masked: latent(0.1, &device), identity: latent(0.2, &device), pose };
+                denoiser.condition(&priors)
+            };
+            let condition = seen(frames.clone());
+            assert_eq!(condition.dims(), [1, priors.in_channels(3) - 3, 4, 4]);
+            let out =
+                denoiser.forward(latent(0.7, &device), condition.clone(), &[500], Tensor::zeros([1, 1, 8], &device));
+            assert_eq!(out.dims(), [1, 3, 4, 4]);
+
+            // A change of the oldest frame shows in its own channels, which are the last ones, and nowhere else.
+            let Some(oldest) = priors.pose_frames.checked_sub(1) else { continue };
+            let mut changed = frames;
+            changed[oldest] = changed[oldest].clone() + 1.0;
+            let width = if priors.pose_channels == 0 { 3 } else { priors.pose_channels };
+            let others = priors.in_channels(3) - 3 - width;
+            let difference = (seen(changed) - condition).abs();
+            assert_eq!(difference.clone().narrow(1, 0, others).max().into_scalar::<f32>(), 0.0);
+            assert!(difference.narrow(1, others, width).max().into_scalar::<f32>() > 1e-3);
+        }
     }
 }

@@ -135,22 +135,21 @@ impl ModelError {
     }
 }
 
-/// At most this many names of a kind are printed; the error's fields hold all of them.
-const PRINTED_NAMES: usize = 24;
-
+/// Counts and remedy first, then every name on a line of its own.
 fn describe_mismatch(source_name: &str, missing: &[String], extra: &[String], misshapen: &[String]) -> String {
-    let mut text = format!("{source_name} does not fit the model: ");
-    for (label, names) in [("missing", missing), ("extra", extra), ("misshapen", misshapen)] {
-        if names.is_empty() {
-            continue;
+    let kinds = [("missing", missing), ("extra", extra), ("misshapen", misshapen)];
+    let kinds = kinds.into_iter().filter(|(_, names)| !names.is_empty());
+    let counts: Vec<String> = kinds.clone().map(|(label, names)| format!("{} {label}", names.len())).collect();
+    let mut text = format!(
+        "{source_name} does not fit the network ({} tensors): use weights that belong to this preset, configuration \
+         or layout",
+        counts.join(", ")
+    );
+    for (label, names) in kinds {
+        for name in names {
+            let _ = write!(text, "\n  {label}: {}", name.escape_debug());
         }
-        let _ = write!(text, "{} {label}: {}", names.len(), names[..names.len().min(PRINTED_NAMES)].join(", "));
-        if names.len() > PRINTED_NAMES {
-            let _ = write!(text, " and {} more", names.len() - PRINTED_NAMES);
-        }
-        text.push_str("; ");
     }
-    text.push_str("use weights that belong to this preset and configuration");
     text
 }
 
@@ -168,7 +167,8 @@ mod tests {
         };
         let text = error.to_string();
         assert_eq!(error.fault(), Fault::Weights);
-        for part in ["30 missing", "m23 and 6 more", "1 extra: e", "file has [1], model needs [2]", "preset"] {
+        for part in ["30 missing", "missing: m29", "extra: e", "misshapen: s: file has [1], model needs [2]", "preset"]
+        {
             assert!(text.contains(part), "{part:?} not in {text:?}");
         }
     }

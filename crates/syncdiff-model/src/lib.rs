@@ -5,12 +5,14 @@
 pub mod audio;
 pub mod autoencoder;
 pub mod baselines;
+pub mod cost;
 pub mod denoiser;
 pub mod diffusion;
 pub mod error;
 pub mod generate;
 pub mod lipsync;
 pub mod nn;
+pub mod official;
 pub mod preset;
 pub mod reader;
 pub mod scorers;

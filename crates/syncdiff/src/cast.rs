@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use syncdiff_face::{
-    Affine, Alignment, FaceBox, FaceChoice, FaceError, FacesInFrame, SmoothOptions, Track, TrackTable,
+    Affine, Alignment, FaceBox, FaceChoice, FaceError, FaceRecord, FacesInFrame, SmoothOptions, Track, TrackTable,
 };
 
 use crate::error::Outcome;
@@ -34,13 +34,23 @@ impl Faces {
 
     /// Adds what was found in the next frame.
     pub fn push(&mut self, found: &FacesInFrame) {
-        if self.shots.is_empty() || found.cut {
+        self.push_records(found.cut, found.records());
+    }
+
+    /// Adds the next frame by what is kept of it, each face with the number of its track.
+    pub fn push_records(&mut self, cut: bool, found: impl IntoIterator<Item = (u32, FaceRecord)>) {
+        if self.shots.is_empty() || cut {
             self.shots.push(Shot { first: self.num_frames, table: TrackTable::new(self.size.0, self.size.1) });
         }
         if let Some(shot) = self.shots.last_mut() {
-            shot.table.push(found);
+            shot.table.push_records(cut, found);
         }
         self.num_frames += 1;
+    }
+
+    /// Width and height of the frames.
+    pub fn size(&self) -> (usize, usize) {
+        self.size
     }
 
     /// Frames looked at.

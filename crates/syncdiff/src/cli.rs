@@ -137,6 +137,15 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "FILE.json", allow_hyphen_values = true, help_heading = "Output")]
     pub(crate) report: Option<PathBuf>,
 
+    /// Keep face tracks and encoded speech in this folder (512 MiB at most): a later run on the same video or speech
+    /// takes them from there, with the same result [default: $SYNCDIFF_CACHE, else nothing is kept]
+    #[arg(long, value_name = "DIR", allow_hyphen_values = true, conflicts_with = "no_cache", help_heading = "Cache")]
+    pub(crate) cache_dir: Option<PathBuf>,
+
+    /// Keep nothing and take nothing from a cache, whatever $SYNCDIFF_CACHE says
+    #[arg(long, help_heading = "Cache")]
+    pub(crate) no_cache: bool,
+
     /// Also write every frame as PNG into this folder, before encoding (for checks; large)
     #[arg(long, value_name = "DIR", allow_hyphen_values = true, hide_short_help = true, help_heading = "Output")]
     pub(crate) lossless_frames: Option<PathBuf>,
@@ -259,7 +268,7 @@ pub(crate) enum PullKind {
 /// See, fetch and check models
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelsCommand {
-    /// Show the presets, the face models and the weights of LPIPS, and what is there
+    /// Show every preset and network: parameters, cost of a frame, terms of public weights, what is here
     List {
         /// Print JSON
         #[arg(long)]
@@ -299,6 +308,11 @@ pub(crate) struct ImportArgs {
     /// Network to take out of it; `auto` knows it by its tensors
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = layout_names())]
     pub(crate) layout: String,
+
+    /// Take the network at whatever size it has; otherwise it must have the tensors of the official one, each in its
+    /// shape, and no others
+    #[arg(long)]
+    pub(crate) any_size: bool,
 
     /// Folder to write; must be new or empty
     #[arg(long, value_name = "DIR", allow_hyphen_values = true, required_unless_present = "list")]

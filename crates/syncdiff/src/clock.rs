@@ -1,4 +1,7 @@
 //! Where the time goes: seconds by phase of the work.
+//!
+//! Phases of different frames run at the same time, each on a clock of its thread; their sum may exceed the time from
+//! start to end.
 
 use std::time::{Duration, Instant};
 
@@ -47,6 +50,13 @@ impl Clock {
         self.spent[phase as usize] += spent;
     }
 
+    /// Adds the phases of another clock, as of a thread that has ended.
+    pub fn merge(&mut self, other: &Clock) {
+        for (spent, more) in self.spent.iter_mut().zip(other.spent) {
+            *spent += more;
+        }
+    }
+
     /// Seconds of a phase.
     pub fn secs(&self, phase: Phase) -> f64 {
         self.spent[phase as usize].as_secs_f64()
@@ -65,5 +75,9 @@ mod tests {
         clock.add(Phase::Encode, Duration::from_millis(500));
         assert_eq!(clock.secs(Phase::Encode), 2.0);
         assert!(clock.secs(Phase::Paste) < 1.0 && clock.secs(Phase::Decode) == 0.0);
+        let mut other = Clock::default();
+        other.add(Phase::Encode, Duration::from_secs(1));
+        clock.merge(&other);
+        assert_eq!((clock.secs(Phase::Encode), clock.secs(Phase::Decode)), (3.0, 0.0));
     }
 }

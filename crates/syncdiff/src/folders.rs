@@ -1,14 +1,23 @@
-//! Where models lie: the rules by which a preset or the face models are found.
+//! Where models lie: the rules by which a preset or the face models are found; and where the cache is.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+use syncdiff::network::read_manifest;
 use syncdiff::{Error, Outcome};
 
 /// Environment variable that names the folder of all models.
 pub(crate) const MODELS_VARIABLE: &str = "SYNCDIFF_MODELS";
 
+/// Environment variable that names the folder in which tracks and encoded speech are kept.
+const CACHE_VARIABLE: &str = "SYNCDIFF_CACHE";
+
 /// Files that a Python package carries; the name of their folder.
 pub(crate) const FACE: &str = "face";
+/// A configuration has a few KB; more is no configuration.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
 /// As [`FACE`].
 pub(crate) const LPIPS: &str = "lpips";
 
@@ -72,8 +81,66 @@ pub(crate) fn require_preset(preset: &str) -> Outcome<PathBuf> {
     })
 }
 
+/// A folder that `syncdiff models import` has written.
+#[derive(Debug, Serialize)]
+pub(crate) struct ImportedFolder {
+    /// Layout of the checkpoint that it comes from.
+    pub(crate) layout: String,
+    /// The folder.
+    pub(crate) folder: PathBuf,
+    /// Terms of the weights.
+    pub(crate) licence: String,
+}
+
+/// What an imported folder says of itself; the rest of its `config.toml` does not matter here.
+#[derive(Deserialize)]
+struct ImportConfig {
+    import: ImportSection,
+}
+
+#[derive(Deserialize)]
+struct ImportSection {
+    layout: String,
+}
+
+/// All imported folders directly inside the folders of models, in the order in which those are looked at. Folders of
+/// other kinds and damaged ones are passed over.
+pub(crate) fn imported() -> Vec<ImportedFolder> {
+    let cache = Path::new(".cache").join("models");
+    let mut homes: Vec<PathBuf> = models_variable().into_iter().collect();
+    homes.extend([PathBuf::from("models"), cache.clone()]);
+    homes.extend(beside_program().iter().flat_map(|folder| [folder.join("models"), folder.join(&cache)]));
+    let mut seen = BTreeSet::new();
+    homes.retain(|home| home.canonicalize().is_ok_and(|home| seen.insert(home)));
+    let mut found = Vec::new();
+    for home in homes {
+        let Ok(entries) = home.read_dir() else { continue };
+        let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        folders.sort();
+        found.extend(folders.into_iter().filter_map(imported_folder));
+    }
+    found
+}
+
+fn imported_folder(folder: PathBuf) -> Option<ImportedFolder> {
+    let licence = read_manifest(&folder).ok()?.licence;
+    let path = folder.join("config.toml");
+    let text = (path.metadata().ok()?.len() < MAX_CONFIG_BYTES).then(|| std::fs::read_to_string(&path).ok())??;
+    let config: ImportConfig = toml::from_str(&text).ok()?;
+    Some(ImportedFolder { layout: config.import.layout, folder, licence })
+}
+
 fn models_variable() -> Option<PathBuf> {
-    std::env::var_os(MODELS_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
+    variable(MODELS_VARIABLE)
+}
+
+/// Where tracks and encoded speech are kept when no folder is given; nothing is kept unless somebody asked for it.
+pub(crate) fn cache_variable() -> Option<PathBuf> {
+    variable(CACHE_VARIABLE)
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// The program's own folder, and the project's folder for a program in `target/release`.

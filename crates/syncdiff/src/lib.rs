@@ -1,12 +1,14 @@
 //! The pipeline of syncdiff: rooms put in a row, from a clip and a speech to a clip that speaks.
 //!
 //! [`pipeline::generate`] is the whole program on one page. Around it: [`tracking`] is its first pass (faces of every
-//! frame, a few tens of bytes each), [`cast`] says who speaks in which shot, [`render`] its second (frames in, frames out, within bounded memory), [`timeline`]
-//! and [`silence`] say which mouth goes where, [`report`] tells what was done. [`scan`] is the first pass alone.
+//! frame, a few tens of bytes each), [`cast`] says who speaks in which shot, [`render`] its second (frames in, frames
+//! out, on three threads within bounded memory), [`timeline`] and [`silence`] say which mouth goes where, [`report`]
+//! tells what was done. [`scan`] is the first pass alone. [`cache`] keeps what was found out for later runs.
 //! [`device`] is the only place that knows back ends.
 //!
 //! Nothing here prints, exits or reads the environment; the binary does.
 
+pub mod cache;
 pub mod cast;
 pub mod clock;
 pub mod device;

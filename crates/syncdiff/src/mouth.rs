@@ -1,4 +1,4 @@
-//! What the renderer asks of a model: one crop after the other, each drawn after its predecessor.
+//! What the renderer asks of a model: to look at crops ahead, to draw one mouth after the other, to show it.
 
 use syncdiff_face::KeepMaskKind;
 use syncdiff_media::Frame;
@@ -7,27 +7,47 @@ use crate::clock::Clock;
 use crate::error::Outcome;
 
 /// A model that can draw speaking mouths. The speech is part of it already.
-pub trait MouthModel {
+///
+/// A frame takes three steps, each on a thread of its own: [`MouthModel::look`] ahead, [`MouthSequence::draw`] in
+/// order, [`MouthModel::picture`] behind.
+pub trait MouthModel: Sync {
+    /// A masked crop and its moment, understood.
+    type Seen: Send;
+    /// A mouth before it is a picture.
+    type Drawn: Send;
+
     /// Side of its square crops in pixels.
     fn crop_size(&self) -> usize;
 
     /// What it must not see.
     fn keep_mask(&self) -> KeepMaskKind;
 
+    /// Understands what is left visible of some crops, each with its model frame.
+    ///
+    /// # Errors
+    /// Those of the network.
+    fn look(&self, masked: &[(Frame, usize)]) -> Outcome<Vec<Self::Seen>>;
+
     /// Begins a sequence of one person in one shot, given an aligned crop with nothing hidden.
     ///
     /// # Errors
     /// Those of the network.
-    fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence + '_>>;
-}
+    fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence<Self> + '_>>;
 
-/// The frames of one person in one shot; each is drawn knowing the last.
-pub trait MouthSequence {
-    /// Draws the crop of a model frame from what is left visible of it.
+    /// The crop of a drawn mouth.
     ///
     /// # Errors
     /// Those of the network.
-    fn next(&mut self, masked: &Frame, model_frame: usize, clock: &mut Clock) -> Outcome<Frame>;
+    fn picture(&self, drawn: Self::Drawn) -> Outcome<Frame>;
+}
+
+/// The frames of one person in one shot; each is drawn knowing the last.
+pub trait MouthSequence<M: MouthModel + ?Sized> {
+    /// Draws the next mouth.
+    ///
+    /// # Errors
+    /// Those of the network.
+    fn draw(&mut self, seen: M::Seen, clock: &mut Clock) -> Outcome<M::Drawn>;
 
     /// Forgets the last frame: what comes does not continue it.
     fn restart(&mut self);

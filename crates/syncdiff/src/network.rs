@@ -1,21 +1,21 @@
 //! The trained model as the renderer sees it: weights of a folder, a sampler, and the speech it has listened to.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use burn::tensor::Device;
 use syncdiff_face::KeepMaskKind;
-use syncdiff_media::{Frame, Plan};
+use syncdiff_media::Frame;
 use syncdiff_model::diffusion::{Sampler, SamplerKind, Spacing};
-use syncdiff_model::generate::Sampling;
+use syncdiff_model::generate::{Drawn, Phase as ModelPhase, Sampling, Seen};
 use syncdiff_model::weights::{FolderManifest, Storage};
-use syncdiff_model::{FrameGenerator, LipSync, LipSyncConfig, Speaker};
+use syncdiff_model::{FrameGenerator, LipSync, LipSyncConfig, Speaker, SpeechTokens};
 
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
 use crate::mouth::{MouthModel, MouthSequence};
 use crate::report::ModelReport;
 use crate::settings::GenerateSettings;
-use crate::timeline::num_model_frames;
 
 const STAGE: &str = "weights";
 /// What decoding, drawing and encoding take beside the weights.
@@ -70,6 +70,11 @@ impl Recipe {
         let stored: u64 = self.manifest.files.iter().map(|file| file.size_bytes).sum();
         let growth = if self.manifest.storage == Storage::F32 { 1 } else { 2 };
         2 * growth * stored + WORK_BYTES
+    }
+
+    /// SHA-256 of every file of the weights: what they are, whatever their folder is called.
+    pub fn checksums(&self) -> impl Iterator<Item = &str> {
+        self.manifest.files.iter().map(|file| &file.sha256[..])
     }
 
     /// How frames will be drawn.
@@ -167,12 +172,11 @@ impl<'a> Network<'a> {
         Ok(LipSync::load(&recipe.folder, device)?)
     }
 
-    /// Encodes the whole speech, once, for all frames of an output.
+    /// Takes the whole speech, encoded once for all frames of an output.
     ///
     /// # Errors
     /// Those of the network.
-    pub fn listen(recipe: Recipe, model: &'a LipSync, samples: &[i16], plan: &Plan) -> Outcome<Self> {
-        let speech = model.encode_speech(samples, num_model_frames(plan))?;
+    pub fn listen(recipe: Recipe, model: &'a LipSync, speech: SpeechTokens) -> Outcome<Self> {
         let speaker = model.speaker(speech, &recipe.sampling)?;
         Ok(Network { recipe, model, speaker })
     }
@@ -196,6 +200,9 @@ impl<'a> Network<'a> {
 }
 
 impl MouthModel for Network<'_> {
+    type Seen = Seen;
+    type Drawn = Drawn;
+
     fn crop_size(&self) -> usize {
         self.recipe.config.crop_size
     }
@@ -204,29 +211,37 @@ impl MouthModel for Network<'_> {
         self.recipe.keep_mask
     }
 
-    fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence + '_>> {
-        Ok(Box::new(Sequence { generator: self.speaker.start(&identity.data)?, speaker: &self.speaker }))
+    fn look(&self, masked: &[(Frame, usize)]) -> Outcome<Vec<Seen>> {
+        let crops: Vec<(&[u8], usize)> = masked.iter().map(|(crop, frame)| (&crop.data[..], *frame)).collect();
+        Ok(self.speaker.look(&crops)?)
+    }
+
+    fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence<Self> + '_>> {
+        Ok(Box::new(self.speaker.start(&identity.data)?))
+    }
+
+    fn picture(&self, drawn: Drawn) -> Outcome<Frame> {
+        let size = self.crop_size();
+        Ok(Frame::from_rgb(size, size, self.speaker.picture(drawn))?)
     }
 }
 
-struct Sequence<'a> {
-    generator: FrameGenerator<'a>,
-    speaker: &'a Speaker<'a>,
-}
-
-impl MouthSequence for Sequence<'_> {
-    fn next(&mut self, masked: &Frame, model_frame: usize, clock: &mut Clock) -> Outcome<Frame> {
-        let seen = clock.time(Phase::Autoencoder, || self.speaker.look(&[(&masked.data, model_frame)]))?;
-        let mut rgb = Vec::new();
-        for seen in seen {
-            let drawn = clock.time(Phase::Denoise, || self.generator.draw(seen, &mut |_| {}))?;
-            rgb = clock.time(Phase::Autoencoder, || self.speaker.picture(drawn));
-        }
-        Ok(Frame::from_rgb(masked.width, masked.height, rgb)?)
+impl MouthSequence<Network<'_>> for FrameGenerator<'_> {
+    fn draw(&mut self, seen: Seen, clock: &mut Clock) -> Outcome<Drawn> {
+        let mut since = Instant::now();
+        let mut lap = |done: ModelPhase| {
+            let phase = match done {
+                ModelPhase::Denoise => Phase::Denoise,
+                ModelPhase::FeedBack => Phase::Autoencoder,
+            };
+            clock.add(phase, since.elapsed());
+            since = Instant::now();
+        };
+        Ok(FrameGenerator::draw(self, seen, &mut lap)?)
     }
 
     fn restart(&mut self) {
-        self.generator.restart();
+        FrameGenerator::restart(self);
     }
 }
 

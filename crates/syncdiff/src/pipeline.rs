@@ -5,17 +5,20 @@ use std::time::Instant;
 use syncdiff_face::{FaceChoice, FaceModels, SmoothOptions};
 use syncdiff_media::{Plan, Rational, SourceWalk, Tools};
 
+use crate::cache::Cache;
+use crate::cache::speech::encode_speech;
+use crate::cache::tracks::track;
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
 use crate::network::{Network, Recipe};
 use crate::preview::preview_range;
 use crate::progress::{Stage, Watch};
 use crate::render::{FADE_FRAMES, Scene, render};
-use crate::report::{Report, Summary};
+use crate::report::{CacheReport, Report, Summary};
 use crate::settings::{GenerateSettings, Silence};
 use crate::sink::Sink;
 use crate::source::Source;
-use crate::tracking::track;
+use crate::timeline::num_model_frames;
 use crate::{device, silence};
 
 /// Makes the mouth of a clip follow a speech.
@@ -33,11 +36,12 @@ pub fn generate(tools: &Tools, settings: &GenerateSettings, watch: &mut Watch<'_
     let recipe = Recipe::read(settings)?;
 
     let source = Source::open(tools, settings, still_rate)?;
+    let cache = settings.cache.as_deref().map(Cache::open).transpose()?;
     let models = FaceModels::load(&settings.face_models)?;
     let speech = clock.time(Phase::Audio, || source.speech(tools))?;
     let needed = source.needed(settings.length, &speech);
-    let mut ignore = |_: usize, _: &_, _: &_| {};
-    let tracked = track(tools, &source.video, &models, &source.read, needed, &mut ignore, &mut clock, watch)?;
+    let (tracked, kept_tracks) =
+        track(cache.as_ref(), tools, &source.video, &models, &source.read, needed, &mut clock, watch)?;
     tracked.require_a_face(&settings.video)?;
     let cast = tracked.faces.cast(&choice, &SmoothOptions::default())?;
     let plan = Plan::new(&tracked.index, settings.length, speech.duration())?;
@@ -45,7 +49,11 @@ pub fn generate(tools: &Tools, settings: &GenerateSettings, watch: &mut Watch<'_
     watch.step(Stage::Load, 0, None)?;
     let model = clock.time(Phase::Load, || Network::load(&recipe, &device))?;
     watch.step(Stage::Speech, 0, None)?;
-    let network = clock.time(Phase::Audio, || Network::listen(recipe, &model, &speech.samples, &plan))?;
+    let (network, kept_speech) = clock.time(Phase::Audio, || {
+        let (device, num_frames) = ((&device, device_name), num_model_frames(&plan));
+        let (tokens, kept) = encode_speech(cache.as_ref(), &recipe, &model, device, &speech.samples, num_frames)?;
+        Ok::<_, Error>((Network::listen(recipe, &model, tokens)?, kept))
+    })?;
     let speaking = (settings.silence == Silence::Keep).then(|| silence::of_plan(&speech.samples, &plan));
     let speech_opacity = speaking.as_ref().map(|speaking| silence::opacity(speaking, FADE_FRAMES));
 
@@ -79,6 +87,7 @@ pub fn generate(tools: &Tools, settings: &GenerateSettings, watch: &mut Watch<'_
         plan: &plan,
         counts,
         written,
+        cache: kept_tracks.zip(kept_speech).map(|(tracks, speech)| CacheReport { tracks, speech }),
         clock: &clock,
         total_secs: start.elapsed().as_secs_f64(),
     };

@@ -95,6 +95,11 @@ impl<'a> Watch<'a> {
     pub fn check(&self) -> Outcome<()> {
         self.cancel.check()
     }
+
+    /// The wish to stop, for other threads.
+    pub fn cancel(&self) -> Cancel {
+        self.cancel.clone()
+    }
 }
 
 #[cfg(test)]

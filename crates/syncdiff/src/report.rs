@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use syncdiff_media::{Plan, Speech, Time, ToolVersions, Warning, Written};
 
+use crate::cache::Kept;
 use crate::cast::Cast;
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
@@ -36,9 +37,11 @@ pub struct Report {
     pub speech: SpeechReport,
     /// The output.
     pub output: OutputReport,
+    /// What the cache held; none where none was in use.
+    pub cache: Option<CacheReport>,
     /// What was wrong with the inputs without ending the work.
     pub warnings: Vec<Warning>,
-    /// Seconds by phase.
+    /// Seconds of work by phase.
     pub seconds: PhaseSeconds,
     /// Peak memory of this program in bytes, without its child processes; none where it is not known.
     pub peak_memory_bytes: Option<u64>,
@@ -136,7 +139,17 @@ pub struct OutputReport {
     pub file: Option<Written>,
 }
 
-/// Seconds by phase of the work.
+/// What the cache held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct CacheReport {
+    /// Time stamps and faces of the clip: where they were found, it was not decoded for them.
+    pub tracks: Kept,
+    /// The encoded speech.
+    pub speech: Kept,
+}
+
+/// Seconds of work by phase. Phases of different frames run at the same time: their sum may exceed the total, and on
+/// busy cores each takes longer than alone.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct PhaseSeconds {
     /// Waiting for decoded frames, in both passes.
@@ -206,6 +219,8 @@ pub struct Summary<'a> {
     pub counts: Counts,
     /// The finished file; none for a preview.
     pub written: Option<Written>,
+    /// What the cache held; none where none was in use.
+    pub cache: Option<CacheReport>,
     /// Where the time went.
     pub clock: &'a Clock,
     /// Seconds from start to end.
@@ -266,6 +281,7 @@ impl Summary<'_> {
                 secs: self.plan.duration().secs(),
                 file: self.written,
             },
+            cache: self.cache,
             warnings,
             seconds: PhaseSeconds::new(self.clock, self.total_secs, self.counts.frames),
             peak_memory_bytes: None,

@@ -67,6 +67,9 @@ pub struct GenerateSettings {
     pub composite: Composite,
     /// What happens in silence.
     pub silence: Silence,
+    /// Keeps tracks and encoded speech here for later runs; nothing is kept if none is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
     /// Writes one frame here and no video.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preview: Option<PathBuf>,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use syncdiff_face::{FaceModels, FacesInFrame, Tracker, TrackerOptions};
 use syncdiff_media::{
-    Frame, FrameIndex, FrameReader, MediaError, MediaInfo, ReadOptions, Time, Tools, VideoInfo, Warning,
+    Frame, FrameIndex, FrameReader, MediaError, MediaInfo, Rational, ReadOptions, Time, Tools, VideoInfo, Warning,
 };
 
 use crate::cast::Faces;
@@ -80,12 +80,23 @@ pub fn track(
         faces.push(&found);
         observer(timed.index, &timed.frame, &found);
         watch.step(Stage::Track, timed.index + 1, total)?;
-        let shown = Time::new(timed.pts - *first_pts.get_or_insert(timed.pts), video.time_base);
-        if needed.is_some_and(|needed| shown.secs() > needed.secs() + MARGIN_SECS) {
+        let since_start = timed.pts - *first_pts.get_or_insert(timed.pts);
+        if is_beyond(since_start, video.time_base, needed) {
             break;
         }
     }
     let (index, warnings) = clock.time(Phase::Decode, || reader.into_index())?;
     watch.check()?;
     Ok(Tracked { index, faces, warnings })
+}
+
+/// How many frames of a clip [`track`] looks at: all, or up to the first one beyond what is needed.
+pub fn num_looked_at(index: &FrameIndex, needed: Option<Time>) -> usize {
+    let beyond = (0..index.len()).find(|frame| is_beyond(index.since_start(*frame), index.time_base(), needed));
+    beyond.map_or(index.len(), |frame| frame + 1)
+}
+
+/// Is a frame the last that is worth looking at?
+fn is_beyond(since_start: i64, base: Rational, needed: Option<Time>) -> bool {
+    needed.is_some_and(|needed| Time::new(since_start, base).secs() > needed.secs() + MARGIN_SECS)
 }

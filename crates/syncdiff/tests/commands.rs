@@ -93,6 +93,56 @@ fn models_are_listed_with_their_size_and_terms() {
     assert_eq!(names, ["lite", "base", "paper"]);
     assert!(value["presets"][2]["parameters"].as_u64().is_some_and(|count| count > 600_000_000), "{value:#}");
     assert_eq!(value["face_models"].as_array().map(Vec::len), Some(3));
+    for preset in value["presets"].as_array().expect("presets") {
+        let parts = preset["parts"].as_array().expect("parts");
+        for count in ["parameters", "macs_per_frame"] {
+            let sum: u64 = parts.iter().filter_map(|part| part[count].as_u64()).sum();
+            assert!(sum > 0 && preset[count].as_u64() == Some(sum), "{count}: {preset:#}");
+        }
+    }
+    // The paper's U-Net: published parameters, 171.4 10^9 multiply-accumulates, and whose weights there are.
+    let networks = value["networks"].as_array().expect("networks");
+    let network = |name: &str| networks.iter().find(|network| network["name"] == name).expect(name);
+    let unet = network("ldm_unet");
+    assert_eq!(unet["parameters"].as_u64(), Some(546_211_587));
+    assert_eq!(unet["macs_per_frame"].as_u64().map(|macs| macs / 100_000_000), Some(1714));
+    assert!(unet["public_weights"]["licence"].as_str().is_some_and(|licence| licence.contains("MIT")), "{unet:#}");
+    for name in ["avhubert_base", "syncnet_v2", "wav2lip", "s3fd", "lpips_alex", "difftalk_unet", "face_landmark"] {
+        assert!(network(name)["public_weights"]["project"].is_string(), "{name}");
+    }
+    // Of the face models only the files tell.
+    for file in value["face_models"].as_array().expect("files") {
+        let listed = network(file["name"].as_str().expect("a name").trim_end_matches(".tflite"));
+        assert_eq!(listed["parameters"].as_u64().is_some_and(|count| count > 50_000), file["present"] == true);
+        assert_eq!(listed["present"].as_array().map(Vec::is_empty), Some(file["present"] == false));
+    }
+    let told = String::from_utf8_lossy(&syncdiff(&["models", "list"]).stdout).into_owned();
+    for text in ["546,211,587", "171.4 G", "AV-HuBERT licence agreement", "lite", "face_landmark"] {
+        assert!(told.contains(text), "{text}: {told}");
+    }
+    // Paths may be longer.
+    for line in told.lines().take_while(|line| !line.starts_with("imported")).filter(|line| !line.contains('/')) {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+}
+
+#[test]
+fn imported_weights_are_listed_where_they_lie() {
+    let models = TempDir::new().unwrap();
+    let out = models.path().join("their_generator");
+    assert_done(&syncdiff(&["models", "import", "--any-size", text(&checkpoint("wav2lip.pth")), "--out", text(&out)]));
+    let list = Command::new(env!("CARGO_BIN_EXE_syncdiff"))
+        .args(["models", "list", "--json"])
+        .env("SYNCDIFF_MODELS", models.path())
+        .output()
+        .expect("it starts");
+    assert_done(&list);
+    let value: Value = serde_json::from_slice(&list.stdout).expect("JSON");
+    assert_eq!(value["imported"][0]["layout"], "wav2lip");
+    let networks = value["networks"].as_array().expect("networks");
+    let present = |name: &str| &networks.iter().find(|network| network["name"] == name).expect(name)["present"];
+    assert_eq!(present("wav2lip")[0].as_str(), Some(text(&out)));
+    assert_eq!(present("wav2lip_disc").as_array().map(Vec::len), Some(0));
 }
 
 /// Packs a wheel with these members.
@@ -190,7 +240,7 @@ fn a_checkpoint_of_another_project_becomes_a_folder_of_weights() {
     let folder = TempDir::new().unwrap();
     let out = folder.path().join("generator");
     let file = checkpoint("wav2lip.pth");
-    let output = syncdiff(&["models", "import", text(&file), "--out", text(&out)]);
+    let output = syncdiff(&["models", "import", text(&file), "--any-size", "--out", text(&out)]);
     assert_done(&output);
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(told.contains("wav2lip from Rudrabha/Wav2Lip") && told.contains("36298035"), "{told}");
@@ -208,6 +258,40 @@ fn a_checkpoint_of_another_project_becomes_a_folder_of_weights() {
     assert_eq!(weights.tensors().len() + 1, read.tensors().len());
     // The folder is not written over.
     assert_failed(&syncdiff(&["models", "import", text(&file), "--out", text(&out)]), 2, &["not empty"]);
+}
+
+/// A network as its project publishes it is taken; with tensors missing, added and cut it is refused with all of them.
+#[test]
+fn what_is_missing_extra_or_misshapen_is_listed_at_once() {
+    use syncdiff_model::baselines::DiffTalkCondition;
+    use syncdiff_model::weights::{Storage, TensorMap, folder::save_safetensors, module_tensors};
+    let folder = TempDir::new().unwrap();
+    let network = DiffTalkCondition::new(&burn::tensor::Device::flex()).unwrap();
+    let whole: TensorMap = module_tensors(&network, &DiffTalkCondition::remap().with_prefix("cond_stage_model_for_"));
+    let import = |tensors: &TensorMap, name: &str| {
+        let file = folder.path().join(format!("{name}.safetensors"));
+        save_safetensors(tensors, Storage::F32, &file).unwrap();
+        syncdiff(&["models", "import", text(&file), "--out", text(&folder.path().join(name))])
+    };
+    let output = import(&whole, "whole");
+    assert_done(&output);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("57477 parameters, as in the official network"), "{told}");
+
+    let mut broken = whole.clone();
+    let mut names = broken.keys().filter(|name| name.contains("fc")).cloned().collect::<Vec<_>>().into_iter();
+    let (taken, replaced) = (names.next().unwrap(), names.next().unwrap());
+    let other = broken.remove(&taken).unwrap();
+    let added = taken.replace("encoder_fc", "encoder_fd");
+    broken.insert(added.clone(), other.clone());
+    let of_another_shape = whole.values().find(|tensor| tensor.shape() != whole[&replaced].shape()).unwrap();
+    broken.insert(replaced.clone(), of_another_shape.clone());
+    let tail = |name: &str| name.strip_prefix("cond_stage_model_for_").unwrap().to_owned();
+    let counts = "1 missing, 1 extra, 1 misshapen";
+    let (missing, extra) = (format!("missing: {}", tail(&taken)), format!("extra: {}", tail(&added)));
+    let misshapen = format!("misshapen: {}: file has", tail(&replaced));
+    assert_failed(&import(&broken, "broken"), 5, &[counts, &missing, &extra, &misshapen]);
+    assert!(!folder.path().join("broken").exists());
 }
 
 #[test]
@@ -232,6 +316,7 @@ fn checkpoints_that_cannot_be_imported_say_why() {
     assert_failed(&import("lightning.ckpt", "auto"), 2, &["ldm_vq_f4, ldm_unet", "--layout"]);
     assert_failed(&import("zip_types.pt", "auto"), 5, &["--list"]);
     assert_failed(&import("s3fd.pth", "wav2lip"), 5, &["output_block.1.weight"]);
+    assert_failed(&import("wav2lip.pth", "auto"), 5, &["does not fit", "missing: face_decoder_blocks"]);
     let whole = std::fs::read(checkpoint("wav2lip.pth")).unwrap();
     let cut = folder.path().join("cut.pth");
     std::fs::write(&cut, &whole[..whole.len() - 5]).unwrap();

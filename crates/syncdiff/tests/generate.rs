@@ -256,6 +256,14 @@ fn the_same_seed_gives_the_same_frames() {
     let first = run("a", "5");
     assert_eq!(first, run("b", "5"));
     assert_ne!(first, run("c", "6"));
+    // Neither the number of threads nor their pace shows in the frames.
+    for threads in ["1", "5"] {
+        let (out, folder) = (stage.path("out.mp4"), stage.path(threads));
+        let inputs = ["--video", clip, "--audio", text(&speech), "--out", text(&out), "--seed", "5"];
+        let mut command = stage.generate_command(&[&inputs[..], &["--lossless-frames", text(&folder)]].concat());
+        assert_done(&command.env("RAYON_NUM_THREADS", threads).output().expect("the program starts"));
+        assert_eq!(written(&folder), first, "{threads} threads");
+    }
 }
 
 #[test]

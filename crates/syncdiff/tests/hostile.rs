@@ -198,3 +198,35 @@ fn a_full_disk_is_told_and_leaves_nothing() {
     assert_failed(&output, 7, &["out.mp4", "no space left", "free some space"]);
     assert!(left.is_empty(), "{left:?}");
 }
+
+/// An ffmpeg that breaks in the middle of the second pass, as decoder or as encoder.
+#[cfg(unix)]
+#[test]
+fn an_ffmpeg_that_dies_half_way_ends_all_stages_and_leaves_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(stage) = Stage::set() else { return };
+    let path = std::env::var("PATH").expect("a path");
+    for (what, code, said, breaks) in [
+        // The first pass decodes whole; the second one gets three frames.
+        (
+            "*rawvideo*pipe:1",
+            3,
+            "damaged or truncated",
+            "if [ -e \"$0.once\" ]; then ffmpeg \"$@\" | head -c 1000000; exit 1; fi; : > \"$0.once\"",
+        ),
+        ("*.part", 1, "it broke", "head -c 1000000 > /dev/null; echo 'it broke' >&2; exit 1"),
+    ] {
+        let bin = TempDir::new().unwrap();
+        let script =
+            format!("#!/bin/sh\nPATH='{path}'\ncase \"$*\" in\n{what}) {breaks};;\nesac\nexec ffmpeg \"$@\"\n");
+        let program = bin.path().join("ffmpeg");
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let before = stage.names();
+        let clip = text(&stage.clip);
+        let mut command = stage.generate_command(&["--video", clip, "--audio", clip, "--out", "out.mp4"]);
+        let output = command.env("PATH", format!("{}:{path}", text(bin.path()))).output().expect("the program starts");
+        assert_failed(&output, code, &["face.mp4", said]);
+        assert_eq!(stage.names(), before, "{what}");
+    }
+}

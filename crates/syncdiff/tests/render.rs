@@ -1,15 +1,16 @@
 //! The second pass without files and networks: a made-up face, a model that records what it is asked.
 
-use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use syncdiff::Outcome;
 use syncdiff::cast::{Cast, Faces};
 use syncdiff::clock::Clock;
 use syncdiff::mouth::{MouthModel, MouthSequence};
-use syncdiff::progress::Watch;
+use syncdiff::progress::{Cancel, Watch};
 use syncdiff::render::{Counts, Scene, render};
 use syncdiff::settings::Composite;
+use syncdiff::{Error, Outcome};
 use syncdiff_face::{
     FaceBox, FaceChoice, FacesInFrame, KeepMask, KeepMaskKind, Mesh, NUM_LANDMARKS, PasteMask, RIGID_POINTS,
     SmoothOptions, TEMPLATE, TrackedFace, touched_pixels,
@@ -28,10 +29,49 @@ enum Asked {
     Next(usize),
 }
 
-/// Draws bright crops and remembers.
-struct Recorder(RefCell<Vec<Asked>>);
+/// Where a test makes the model slow, or makes it fail.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    Look,
+    Draw,
+    Picture,
+}
+
+/// Draws bright crops, one shade for each model frame, and remembers.
+#[derive(Default)]
+struct Recorder {
+    asked: Mutex<Vec<Asked>>,
+    /// Takes some milliseconds longer for every second frame.
+    slow: Option<Step>,
+    /// Fails at this model frame.
+    fail: Option<(Step, usize)>,
+    /// Panics at this model frame.
+    panic: Option<(Step, usize)>,
+}
+
+impl Recorder {
+    fn note(&self, asked: Asked) {
+        self.asked.lock().unwrap().push(asked);
+    }
+
+    fn go(&self, step: Step, model_frame: usize) -> Outcome<()> {
+        if self.slow == Some(step) && model_frame.is_multiple_of(2) {
+            std::thread::sleep(Duration::from_millis(8));
+        }
+        if self.panic == Some((step, model_frame)) {
+            panic!("frame {model_frame} is cursed");
+        }
+        match self.fail == Some((step, model_frame)) {
+            true => Err(Error::Internal { stage: "test", detail: format!("{step:?} of {model_frame}") }),
+            false => Ok(()),
+        }
+    }
+}
 
 impl MouthModel for Recorder {
+    type Seen = usize;
+    type Drawn = usize;
+
     fn crop_size(&self) -> usize {
         CROP
     }
@@ -40,25 +80,39 @@ impl MouthModel for Recorder {
         KeepMaskKind::AlignedFixed
     }
 
-    fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence + '_>> {
+    fn look(&self, masked: &[(Frame, usize)]) -> Outcome<Vec<usize>> {
+        assert!((1..=4).contains(&masked.len()), "{} crops at once", masked.len());
+        for (crop, model_frame) in masked {
+            // The middle of the mouth region is hidden.
+            assert_eq!(crop.pixel(CROP / 2, CROP * 3 / 4), [0, 0, 0]);
+            self.go(Step::Look, *model_frame)?;
+        }
+        Ok(masked.iter().map(|(_, model_frame)| *model_frame).collect())
+    }
+
+    fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence<Self> + '_>> {
         assert_eq!((identity.width, identity.height), (CROP, CROP));
-        self.0.borrow_mut().push(Asked::Start);
+        self.note(Asked::Start);
         Ok(Box::new(RecorderSequence(self)))
+    }
+
+    fn picture(&self, drawn: usize) -> Outcome<Frame> {
+        self.go(Step::Picture, drawn)?;
+        Ok(Frame::filled(CROP, CROP, [250, 40, 40 + drawn as u8]))
     }
 }
 
 struct RecorderSequence<'a>(&'a Recorder);
 
-impl MouthSequence for RecorderSequence<'_> {
-    fn next(&mut self, masked: &Frame, model_frame: usize, _: &mut Clock) -> Outcome<Frame> {
-        // The middle of the mouth region is hidden.
-        assert_eq!(masked.pixel(CROP / 2, CROP * 3 / 4), [0, 0, 0]);
-        self.0.0.borrow_mut().push(Asked::Next(model_frame));
-        Ok(Frame::filled(CROP, CROP, [250, 40, 40]))
+impl MouthSequence<Recorder> for RecorderSequence<'_> {
+    fn draw(&mut self, seen: usize, _: &mut Clock) -> Outcome<usize> {
+        self.0.note(Asked::Next(seen));
+        self.0.go(Step::Draw, seen)?;
+        Ok(seen)
     }
 
     fn restart(&mut self) {
-        self.0.0.borrow_mut().push(Asked::Restart);
+        self.0.note(Asked::Restart);
     }
 }
 
@@ -109,7 +163,7 @@ fn run(faces: &Faces, index: &FrameIndex, policy: LengthPolicy, secs: f64, compo
     let plan = Plan::new(index, policy, Time::from_samples((secs * 16_000.0) as i64)).expect("a plan");
     let smooth = SmoothOptions { bridge_frames: 0, ..SmoothOptions::default() };
     let cast = faces.cast(&FaceChoice::Largest, &smooth).expect("a face");
-    let model = Recorder(RefCell::default());
+    let model = Recorder::default();
     let scene = Scene { plan: &plan, cast: &cast, speech_opacity: None, composite, model: &model };
     let walk = plan.frames().map(|frame| {
         let picture = Arc::new(picture(frame.source));
@@ -123,7 +177,7 @@ fn run(faces: &Faces, index: &FrameIndex, policy: LengthPolicy, secs: f64, compo
     };
     let counts =
         render(&scene, 0..plan.len(), walk, &mut sink, &mut Clock::default(), &mut Watch::silent()).expect("rendered");
-    Run { asked: model.0.into_inner(), frames, counts, cast }
+    Run { asked: model.asked.into_inner().unwrap(), frames, counts, cast }
 }
 
 fn even(frames: usize, rate: i64) -> FrameIndex {
@@ -255,4 +309,90 @@ fn the_whole_crop_is_shown_without_compositing() {
     // 64 x 64 pixels but for the outermost, which have no weight.
     assert!(red(&hard) > 58 * 58, "{}", red(&hard));
     assert!(red(&soft) < red(&hard));
+}
+
+/// What a run with this model came to: the outputs that were made, each with the shade of its mouth.
+struct Trial {
+    result: Outcome<Counts>,
+    shades: Vec<u8>,
+    /// The most source frames that were read and not yet shown.
+    most_held: usize,
+}
+
+const TRIAL_FRAMES: usize = 60;
+
+/// Runs 60 frames through the model; the wish to stop is raised, or the sink fails, at an output.
+fn trial(model: &Recorder, stop_at: Option<usize>, sink_fails_at: Option<usize>) -> Trial {
+    let index = even(TRIAL_FRAMES, 25);
+    let plan = Plan::new(&index, LengthPolicy::Video, Time::from_samples(16_000)).expect("a plan");
+    let smooth = SmoothOptions { bridge_frames: 0, ..SmoothOptions::default() };
+    let cast = faces(TRIAL_FRAMES, &[], &[]).cast(&FaceChoice::Largest, &smooth).expect("a face");
+    let scene = Scene { plan: &plan, cast: &cast, speech_opacity: None, composite: Composite::None, model };
+    let read = AtomicUsize::new(0);
+    let walk = plan.frames().map(|frame| {
+        read.fetch_add(1, Ordering::SeqCst);
+        let picture = Arc::new(picture(frame.source));
+        Ok(WalkedFrame { output: frame.output, source: frame.source, pts: frame.pts, frame: picture })
+    });
+    let (cancel, mut shades, mut most_held) = (Cancel::default(), Vec::new(), 0);
+    let mut watch = Watch::new(cancel.clone(), |_| {});
+    let mut sink = |rendered: syncdiff::render::Rendered<'_>, _: &mut Clock| {
+        assert_eq!(rendered.output, shades.len());
+        most_held = most_held.max(read.load(Ordering::SeqCst) - rendered.output);
+        if sink_fails_at == Some(rendered.output) {
+            return Err(Error::usage("the sink", "none"));
+        }
+        if stop_at == Some(rendered.output) {
+            cancel.raise();
+        }
+        shades.push(rendered.frame.pixel(WIDTH / 2, HEIGHT / 2)[2]);
+        Ok(())
+    };
+    let result = render(&scene, 0..plan.len(), walk, &mut sink, &mut Clock::default(), &mut watch);
+    Trial { result, shades, most_held }
+}
+
+#[test]
+fn the_pace_of_the_threads_changes_nothing_and_what_is_held_is_bounded() {
+    for slow in [None, Some(Step::Look), Some(Step::Draw), Some(Step::Picture)] {
+        let model = Recorder { slow, ..Recorder::default() };
+        let Trial { result, shades, most_held } = trial(&model, None, None);
+        assert_eq!(result.unwrap(), Counts { frames: 60, changed: 60, drawn: 60 }, "{slow:?}");
+        assert_eq!(shades, (40..100).collect::<Vec<u8>>(), "{slow:?}");
+        let mut expected = vec![Asked::Start];
+        expected.extend((0..60).map(Asked::Next));
+        assert_eq!(model.asked.into_inner().unwrap(), expected, "{slow:?}");
+        assert!(most_held <= 20, "{slow:?}: {most_held} frames were held");
+    }
+}
+
+#[test]
+fn an_error_of_any_thread_ends_the_work_after_the_frames_before_it() {
+    for (step, at, made) in [(Step::Draw, 9, 9..=9), (Step::Picture, 9, 9..=9), (Step::Look, 9, 0..=9)] {
+        let model = Recorder { fail: Some((step, at)), ..Recorder::default() };
+        let Trial { result, shades, .. } = trial(&model, None, None);
+        assert!(result.unwrap_err().to_string().contains(&format!("{step:?} of 9")), "{step:?}");
+        assert!(made.contains(&shades.len()), "{step:?}: {} frames", shades.len());
+    }
+    let Trial { result, shades, .. } = trial(&Recorder::default(), None, Some(9));
+    assert_eq!((result.unwrap_err().exit_code(), shades.len()), (2, 9));
+}
+
+#[test]
+fn a_wish_to_stop_ends_all_threads() {
+    let model = Recorder::default();
+    let Trial { result, shades, .. } = trial(&model, Some(5), None);
+    assert!(matches!(result, Err(Error::Cancelled)));
+    assert_eq!(shades.len(), 6);
+    assert!(model.asked.into_inner().unwrap().len() < 30);
+}
+
+#[test]
+fn a_defect_in_a_thread_is_told_in_its_own_words() {
+    for step in [Step::Look, Step::Draw] {
+        let model = Recorder { panic: Some((step, 7)), ..Recorder::default() };
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| trial(&model, None, None).result));
+        let words = caught.unwrap_err().downcast_ref::<String>().cloned().unwrap_or_default();
+        assert_eq!(words, "frame 7 is cursed", "{step:?}");
+    }
 }

@@ -5,8 +5,5 @@
 mod common;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    if !bytes.starts_with(b"PK\x03\x04") {
-        return;
-    }
-    let _ = common::use_fully(bytes.to_vec());
+    common::fuzz_zip(bytes);
 });

@@ -66,6 +66,11 @@ impl Arena {
         Id(self.nodes.len() as u32 - 1)
     }
 
+    /// Number of values.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     pub(crate) fn node(&self, id: Id) -> &Node {
         &self.nodes[id.0 as usize]
     }

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use syncdiff_checkpoint::{Checkpoint, CheckpointResult};
+use syncdiff_checkpoint::{Checkpoint, CheckpointResult, read_numpy_pickle, read_pickle};
 
 /// Folder of the checkpoints that `tools/make_checkpoints.py` wrote.
 pub fn fixtures() -> PathBuf {
@@ -93,4 +93,43 @@ pub fn use_fully(bytes: Vec<u8>) -> CheckpointResult<usize> {
         let _ = value.to_json().to_string();
     }
     Ok(elements)
+}
+
+/// What a fuzz target does with its bytes; whether anything could be read.
+pub type Target = fn(&[u8]) -> bool;
+
+/// The fuzz targets by name, for the short run among the ordinary tests.
+pub const TARGETS: [(&str, Target); 4] =
+    [("legacy", fuzz_legacy), ("pickle", fuzz_pickle), ("safetensors", fuzz_safetensors), ("zip", fuzz_zip)];
+
+const ZIP: &[u8] = b"PK\x03\x04";
+
+/// Any bytes that are no zip archive: the form before PyTorch 1.6, and foreign files.
+pub fn fuzz_legacy(bytes: &[u8]) -> bool {
+    !bytes.starts_with(ZIP) && use_fully(bytes.to_vec()).is_ok()
+}
+
+/// Any bytes as a pickle: bare, as a dictionary of NumPy arrays, and as the `data.pkl` of an archive with a storage,
+/// so that tensors are made too.
+pub fn fuzz_pickle(bytes: &[u8]) -> bool {
+    let bare = read_pickle(bytes.to_vec()).is_ok();
+    let arrays = read_numpy_pickle(Path::new("fuzzed"), bytes.to_vec());
+    for array in arrays.iter().flatten() {
+        assert_eq!(array.values.len(), array.shape.iter().product::<usize>());
+    }
+    let archived = use_fully(archive(bytes)).is_ok();
+    bare || arrays.is_ok() || archived
+}
+
+/// Any bytes as a safetensors file, then with the length before the header put right.
+pub fn fuzz_safetensors(bytes: &[u8]) -> bool {
+    let whole = use_fully(bytes.to_vec()).is_ok();
+    let Some(body) = bytes.get(8..) else { return whole };
+    let len = body.iter().rposition(|byte| *byte == b'}').map_or(0, |at| at + 1) as u64;
+    use_fully([&len.to_le_bytes()[..], body].concat()).is_ok() || whole
+}
+
+/// Any bytes that begin as a zip archive does.
+pub fn fuzz_zip(bytes: &[u8]) -> bool {
+    bytes.starts_with(ZIP) && use_fully(bytes.to_vec()).is_ok()
 }

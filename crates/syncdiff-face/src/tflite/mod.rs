@@ -5,6 +5,7 @@
 //! vectors that the processor has. Images are height x width x channels in f32, batch 1; inside, the
 //! channels of a pixel are padded to whole vectors. Weights may be f32, f16 or sparse.
 
+mod cost;
 mod depthwise;
 mod flatbuffer;
 mod fuse;
@@ -18,6 +19,7 @@ mod simple;
 mod slots;
 mod sparse;
 
+pub use cost::NetworkCost;
 pub use model::Model;
 
 use crate::FaceError;

@@ -25,14 +25,19 @@ pub struct AudioNet {
 }
 
 impl AudioNet {
+    /// Channels after each convolution.
+    pub(crate) const CHANNELS: [usize; 4] = [32, 32, 64, 64];
+
     /// `dim` is 64 in DiffTalk and 128 in the paper's ablation (36,960 parameters).
     pub fn new(dim: usize, device: &Device) -> Self {
-        let conv = |channels: &[usize]| {
-            let config = Conv1dConfig::new(channels[0], channels[1], 3).with_stride(2);
+        let mut input = NUM_CHARACTERS;
+        let conv = |output: usize| {
+            let config = Conv1dConfig::new(input, output, 3).with_stride(2);
+            input = output;
             config.with_padding(PaddingConfig1d::Explicit(1, 1)).init(device)
         };
         Self {
-            convs: [NUM_CHARACTERS, 32, 32, 64, 64].windows(2).map(conv).collect(),
+            convs: Self::CHANNELS.map(conv).into(),
             linears: vec![LinearConfig::new(64, 64).init(device), LinearConfig::new(64, dim).init(device)],
         }
     }

@@ -23,7 +23,7 @@ pub const FRAMES_PER_ROW: usize = 4;
 pub const FEATURES_PER_ROW: usize = NUM_BANDS * FRAMES_PER_ROW;
 /// Samples that one row, and one video frame at 25 fps, stands for.
 pub const SAMPLES_PER_ROW: usize = FRAMES_PER_ROW * FRAME_STEP;
-/// Coefficients of a cepstrum.
+/// Coefficients of a cepstrum, for SyncNet.
 pub const NUM_CEPSTRA: usize = 13;
 
 const FRAME_LEN: usize = 400;
@@ -64,15 +64,16 @@ pub fn log_filterbank(samples: &[i16]) -> Vec<Bands> {
     power_frames(samples).map(|frame| banks.log_energies(&frame.power).map(|value| value as f32)).collect()
 }
 
-/// Mel-frequency cepstra, 13 to a 10 ms frame, the first replaced by the logarithm of the frame's energy.
+/// Mel-frequency cepstra, `N` (up to 26) to a 10 ms frame, the first replaced by the logarithm of the frame's energy.
 ///
 /// # Source
-/// python_speech_features `mfcc` with its defaults (lifter 22, orthonormal DCT-II).
-pub fn mfcc(samples: &[i16]) -> Vec<[f32; NUM_CEPSTRA]> {
+/// python_speech_features `mfcc` with `numcep = N` (13 by default), lifter 22, orthonormal DCT-II.
+pub fn mfcc<const N: usize>(samples: &[i16]) -> Vec<[f32; N]> {
+    const { assert!(N >= 1 && N <= NUM_BANDS) };
     let banks = FilterBank::new();
     let cepstrum = |frame: PowerFrame| {
         let bands = banks.log_energies(&frame.power);
-        let mut cepstra = [0.0; NUM_CEPSTRA];
+        let mut cepstra = [0.0; N];
         cepstra[0] = positive(frame.power.iter().sum()).ln() as f32;
         for (k, value) in cepstra.iter_mut().enumerate().skip(1) {
             let angle = PI * k as f64 / NUM_BANDS as f64;
@@ -178,11 +179,11 @@ fn positive(energy: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// METHOD 22 A.
-    fn oracle_signal() -> Vec<i16> {
+    pub(crate) fn oracle_signal() -> Vec<i16> {
         let tone = |n: f64, hz: f64| (2.0 * PI * hz * n / 16_000.0).sin();
         let sample = |n: usize| 8000.0 * tone(n as f64, 440.0) + 4000.0 * tone(n as f64, 1234.5);
         (0..16_000).map(|n| sample(n).round_ties_even() as i16).collect()
@@ -215,7 +216,7 @@ mod tests {
 
     #[test]
     fn cepstrum_oracle() {
-        let cepstra = mfcc(&oracle_signal());
+        let cepstra = mfcc::<NUM_CEPSTRA>(&oracle_signal());
         assert_eq!(cepstra.len(), 99);
         let first = [
             20.1110, 15.9191, -14.0838, -21.6733, -6.9614, -2.3303, -22.7858, -41.7665, -24.0322, 18.9447, 43.9170,

@@ -9,6 +9,7 @@
 
 pub mod audio_net;
 pub mod conditioning;
+pub mod deep_speech;
 pub mod encoder;
 pub mod encoder_layer;
 pub mod filterbank;

@@ -10,7 +10,7 @@ use crate::error::{ModelError, ModelResult};
 use crate::weights::Remap;
 
 /// Channels after each convolution.
-const CHANNELS: [usize; 5] = [16, 8, 4, 2, 1];
+pub(crate) const CHANNELS: [usize; 5] = [16, 8, 4, 2, 1];
 /// Slope of the leaky ReLU below zero.
 pub(crate) const LEAK: f64 = 0.02;
 

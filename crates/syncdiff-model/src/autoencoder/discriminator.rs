@@ -10,6 +10,8 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor};
 
+use crate::cost::{Cost, Meter};
+use crate::nn::conv_norm::ConvShape;
 use crate::weights::Remap;
 
 const KERNEL: usize = 4;
@@ -68,6 +70,20 @@ impl PatchDiscriminator {
         }
     }
 
+    /// One picture of `size` x `size` pixels; arguments as for [`Self::new`].
+    pub fn cost(in_channels: usize, width: usize, size: usize) -> Cost {
+        let mut meter = Meter::new([size; 2]);
+        meter.conv(in_channels, width, &ConvShape::square(KERNEL, 2, 1));
+        for i in 0..3 {
+            meter.conv(width << i, width << (i + 1), &ConvShape::square(KERNEL, if i < 2 { 2 } else { 1 }, 1));
+            // A norm in place of the bias.
+            meter.norm(width << (i + 1));
+            meter.cost.parameters -= (width << (i + 1)) as u64;
+        }
+        meter.conv(8 * width, 1, &ConvShape::square(KERNEL, 1, 1));
+        meter.cost
+    }
+
     /// Names in the source.
     pub fn remap() -> Remap {
         Remap::table(&[
@@ -122,6 +138,11 @@ mod tests {
         let shapes = crate::weights::module_shapes(&discriminator, &PatchDiscriminator::remap());
         let learned = shapes.iter().filter(|(name, _)| !name.contains("running_"));
         assert_eq!(learned.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>(), 2_765_633);
+        let cost = PatchDiscriminator::cost(3, 64, 256);
+        assert_eq!(cost.parameters, 2_765_633);
+        // Sides 128, 64, 32, 31 and 30.
+        let cells = [3 * 64 * 128 * 128, 64 * 128 * 64 * 64, 128 * 256 * 32 * 32, 256 * 512 * 31 * 31, 512 * 30 * 30];
+        assert_eq!(cost.macs, 16 * cells.iter().sum::<u64>());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::audio::temporal_filter::LEAK;
 use crate::audio::{AudioNet, TemporalFilter};
+use crate::cost::Cost;
 use crate::error::ModelResult;
 use crate::weights::Remap;
 
@@ -24,6 +25,9 @@ const SMOOTHED_WINDOWS: usize = 8;
 /// Values of a code of sound that decide its weight.
 const ATTENDED_DIM: usize = 32;
 
+/// Values after each layer of the landmarks' network, and before the first.
+const LANDMARK_DIMS: [usize; 4] = [2 * NUM_LANDMARKS, 128, CODE_DIM, CODE_DIM];
+
 /// Landmarks to a code: 22,528 parameters.
 #[derive(Module, Debug)]
 pub struct LandmarkNet {
@@ -33,8 +37,9 @@ pub struct LandmarkNet {
 impl LandmarkNet {
     /// The network with PyTorch's default initialisation.
     pub fn new(device: &Device) -> Self {
-        let sizes = [2 * NUM_LANDMARKS, 128, CODE_DIM, CODE_DIM];
-        Self { linears: sizes.windows(2).map(|size| LinearConfig::new(size[0], size[1]).init(device)).collect() }
+        Self {
+            linears: LANDMARK_DIMS.windows(2).map(|size| LinearConfig::new(size[0], size[1]).init(device)).collect(),
+        }
     }
 
     /// Names in DiffTalk's `LdmNet`.
@@ -72,6 +77,13 @@ impl DiffTalkCondition {
         })
     }
 
+    /// One frame: its eight windows of sound and its landmarks.
+    pub fn cost() -> Cost {
+        let landmarks: Cost = LANDMARK_DIMS.windows(2).map(|size| Cost::linear(size[0], size[1], 1)).sum();
+        let smoothing = TemporalFilter::cost(SMOOTHED_WINDOWS, ATTENDED_DIM, CODE_DIM);
+        AudioNet::cost(CODE_DIM).times(SMOOTHED_WINDOWS) + smoothing + landmarks
+    }
+
     /// Names in a DiffTalk checkpoint after `cond_stage_model_for_`.
     pub fn remap() -> Remap {
         Remap::identity().with_names(|path| {
@@ -106,5 +118,6 @@ mod tests {
         let device = Device::default();
         assert_eq!(LandmarkNet::new(&device).num_params(), 22_528);
         assert_eq!(DiffTalkCondition::new(&device).unwrap().num_params(), 32_800 + 2_149 + 22_528);
+        assert_eq!(DiffTalkCondition::cost().parameters, 57_477);
     }
 }

@@ -10,11 +10,14 @@ use burn::module::Module;
 use burn::tensor::activation::{leaky_relu, relu, sigmoid};
 use burn::tensor::{Device, Tensor};
 
+use crate::cost::{Cost, Meter};
 use crate::nn::conv_norm::{Conv, ConvNorm, ConvShape};
 use crate::weights::Remap;
 
 /// Height and width of a face.
 pub const FACE_SIZE: usize = 96;
+/// Mel bands and columns of a chunk of sound.
+pub const MEL_SIZE: [usize; 2] = [80, 16];
 /// Length of the codes of faces and sound.
 pub const CODE_DIM: usize = 512;
 /// Slope of the discriminator's leaky ReLU.
@@ -45,6 +48,10 @@ impl Block {
         let y = self.conv_block.forward(x.clone());
         relu(if self.residual { y + x } else { y })
     }
+}
+
+fn measure(blocks: &[Block], meter: &mut Meter) {
+    blocks.iter().for_each(|block| block.conv_block.measure(meter));
 }
 
 fn run(blocks: &[Block], x: Tensor<4>) -> Tensor<4> {
@@ -126,6 +133,17 @@ impl Wav2LipGenerator {
         block_names(&[("output_block", "output_block.0"), ("output_conv", "output_block.1")])
     }
 
+    /// One face with its sound.
+    pub fn cost(&self) -> Cost {
+        let (mut face, mut sound) = (Meter::new([FACE_SIZE; 2]), Meter::new(MEL_SIZE));
+        self.face_encoder_blocks.iter().for_each(|blocks| measure(blocks, &mut face));
+        measure(&self.audio_encoder, &mut sound);
+        self.face_decoder_blocks.iter().for_each(|blocks| measure(blocks, &mut face));
+        self.output_block.conv_block.measure(&mut face);
+        self.output_conv.measure(&mut face);
+        face.cost + sound.cost
+    }
+
     /// Draws faces.
     ///
     /// # Shapes
@@ -197,6 +215,14 @@ impl ColourSyncNet {
     /// Names in the source.
     pub fn remap() -> Remap {
         block_names(&[])
+    }
+
+    /// One window of five frames with its sound.
+    pub fn cost(&self) -> Cost {
+        let (mut faces, mut sound) = (Meter::new([FACE_SIZE / 2, FACE_SIZE]), Meter::new(MEL_SIZE));
+        measure(&self.face_encoder, &mut faces);
+        measure(&self.audio_encoder, &mut sound);
+        faces.cost + sound.cost
     }
 
     /// Codes of the sound, of length 1.
@@ -271,6 +297,14 @@ impl Wav2LipDiscriminator {
         ])
     }
 
+    /// One face.
+    pub fn cost(&self) -> Cost {
+        let mut meter = Meter::new([FACE_SIZE / 2, FACE_SIZE]);
+        self.face_encoder_blocks.iter().flatten().for_each(|conv| conv.measure(&mut meter));
+        self.binary_pred.measure(&mut meter);
+        meter.cost
+    }
+
     /// How real the lower halves of faces look, 0 to 1.
     ///
     /// # Shapes
@@ -310,6 +344,29 @@ mod tests {
         assert_eq!(count_learned(&generator) - count_learned(&generator.audio_encoder), 33_485_363);
         assert_eq!(count_learned(&ColourSyncNet::new(&device)), 16_435_072);
         assert_eq!(count_learned(&Wav2LipDiscriminator::new(&device)), 14_113_793);
+    }
+
+    #[test]
+    fn costs() {
+        let device = Device::default();
+        let generator = Wav2LipGenerator::new(&device).cost();
+        assert_eq!(generator.parameters, 36_298_035);
+        assert!((generator.macs as f64 / 1e9 - 3.97).abs() < 0.005, "{generator:?}");
+        assert_eq!(ColourSyncNet::new(&device).cost().parameters, 16_435_072);
+        let discriminator = Wav2LipDiscriminator::new(&device);
+        assert_eq!(discriminator.cost().parameters, 14_113_793);
+        // Sides 48 x 96, 48 x 48, 24 x 24, 12 x 12, 6 x 6, 3 x 3 and 1 x 1.
+        let level = |input: u64, output: u64, kernel: u64, cells: u64| (input + output) * output * kernel * cells;
+        let expected = 3 * 32 * 49 * 48 * 96
+            + level(32, 64, 25, 48 * 48)
+            + level(64, 128, 25, 24 * 24)
+            + level(128, 256, 25, 12 * 12)
+            + level(256, 512, 9, 6 * 6)
+            + level(512, 512, 9, 3 * 3)
+            + 512 * 512 * 9
+            + 512 * 512
+            + 512;
+        assert_eq!(discriminator.cost().macs, expected);
     }
 
     #[test]

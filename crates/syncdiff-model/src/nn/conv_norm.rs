@@ -8,6 +8,7 @@ use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
 use burn::tensor::{Device, Tensor};
 use syncdiff_kernels::{Conv3x3, conv1x1, conv3x3};
 
+use crate::cost::Meter;
 use crate::weights::{Remap, module_shapes};
 
 /// Kernel size, stride and zero padding of a convolution; first rows, then columns.
@@ -39,6 +40,15 @@ impl ConvShape {
         Self { output_padding: Some([output_padding; 2]), ..Self::square(kernel, stride, padding) }
     }
 
+    /// Rows and columns of the output for an input of `size`.
+    pub fn output_size(&self, size: [usize; 2]) -> [usize; 2] {
+        let Self { kernel, stride, padding, output_padding } = *self;
+        std::array::from_fn(|i| match output_padding {
+            Some(more) => (size[i] - 1) * stride[i] + kernel[i] + more[i] - 2 * padding[i],
+            None => (size[i] + 2 * padding[i] - kernel[i]) / stride[i] + 1,
+        })
+    }
+
     /// Convolves; 3x3 and 1x1 kernels take the fast way where there is one.
     ///
     /// # Shapes
@@ -68,6 +78,9 @@ pub struct Conv {
     pub bias: Param<Tensor<1>>,
     #[module(skip)]
     shape: ConvShape,
+    /// In and out.
+    #[module(skip)]
+    channels: [usize; 2],
 }
 
 impl Conv {
@@ -82,7 +95,13 @@ impl Conv {
             weight: uniform.init([first, second, rows, columns], device),
             bias: uniform.init([output], device),
             shape,
+            channels: [input, output],
         }
+    }
+
+    /// Adds what this layer costs.
+    pub fn measure(&self, meter: &mut Meter) {
+        meter.conv(self.channels[0], self.channels[1], &self.shape);
     }
 
     /// # Shapes
@@ -104,6 +123,12 @@ impl ConvNorm {
     /// PyTorch's default initialisation.
     pub fn new(input: usize, output: usize, shape: ConvShape, device: &Device) -> Self {
         Self { conv: Conv::new(input, output, shape, device), norm: batch_norm(output, device) }
+    }
+
+    /// Adds what this layer costs.
+    pub fn measure(&self, meter: &mut Meter) {
+        self.conv.measure(meter);
+        meter.norm(self.conv.channels[1]);
     }
 
     /// # Shapes

@@ -15,9 +15,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use sha2::{Digest, Sha256};
 
+use crate::cost::{Cost, Meter};
 use crate::error::{ModelError, ModelResult};
 use crate::nn::conv_norm::{Conv, ConvShape};
-use crate::weights::{Remap, StoredTensor, TensorMap, load_into_from, read_numpy_pickle};
+use crate::weights::tensor_map::numpy_arrays;
+use crate::weights::{Remap, StoredTensor, TensorMap, load_into_from};
 
 /// Mean and deviation of the pictures that the trunks know, for values in [-1, 1].
 const SHIFT: [f32; 3] = [-0.030, -0.088, -0.188];
@@ -201,6 +203,22 @@ impl Lpips {
         }
     }
 
+    /// A pair of pictures.
+    pub fn cost(trunk: LpipsTrunk, height: usize, width: usize) -> Cost {
+        let (mut meter, mut input, mut heads) = (Meter::new([height, width]), 3, Cost::default());
+        for (_, output, shape, pool, compared) in trunk.layers() {
+            if let Some(kernel) = *pool {
+                meter.pool([kernel; 2], [2, 2], [0, 0]);
+            }
+            meter.conv(input, *output, shape);
+            input = *output;
+            if *compared {
+                heads += Cost::plain_linear(*output, 1, meter.size[0] * meter.size[1]);
+            }
+        }
+        meter.cost.times(2) + heads
+    }
+
     /// Names in the source: `net.slice1.0.weight`, `lin0.model.1.weight`.
     pub fn remap(trunk: LpipsTrunk) -> Remap {
         let mut slice = 1;
@@ -228,7 +246,7 @@ impl Lpips {
     pub fn open(trunk: LpipsTrunk, folder: &Path, device: &Device) -> ModelResult<Self> {
         let file = LpipsFile::of(trunk);
         let path = folder.join(file.name);
-        let stored = read_numpy_pickle(&path, &file.read(folder)?)?;
+        let stored = numpy_arrays(&path, file.read(folder)?)?;
         let source_name = path.display().to_string();
         load_into_from(Self::new(trunk, device), &from_flax(trunk, &stored)?, &Self::remap(trunk), &source_name)
     }
@@ -332,6 +350,7 @@ mod tests {
         ] {
             let net = Lpips::new(trunk, &device);
             assert_eq!(net.num_params(), count);
+            assert_eq!(Lpips::cost(trunk, 96, 96).parameters, count as u64);
             let shapes = module_shapes(&net, &Lpips::remap(trunk));
             assert!(shapes.contains_key(last), "{shapes:?}");
             assert!(shapes.contains_key("net.slice1.0.bias"));
@@ -368,7 +387,7 @@ mod tests {
         let tensors = from_flax(LpipsTrunk::Alex, &stored).unwrap();
         let net = Lpips::new(LpipsTrunk::Alex, &Device::default());
         let error = load_into(net, &tensors, &Lpips::remap(LpipsTrunk::Alex)).unwrap_err().to_string();
-        assert!(error.contains("1 extra: Other_0.Conv_0.kernel") && error.contains("15 missing"), "{error}");
+        assert!(error.contains("extra: Other_0.Conv_0.kernel") && error.contains("15 missing"), "{error}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::cost::{Cost, Meter};
 use crate::nn::conv_norm::{Conv, ConvShape};
 use crate::weights::Remap;
 
@@ -125,6 +126,28 @@ impl S3fd {
             confidence: LEVELS.iter().map(|level| Conv::new(level.1, level.2, C3, device)).collect(),
             location: LEVELS.iter().map(|level| Conv::new(level.1, 4, C3, device)).collect(),
         }
+    }
+
+    /// One picture.
+    pub fn cost(height: usize, width: usize) -> Cost {
+        let (mut meter, mut input, mut heads) = (Meter::new([height, width]), 3, Cost::default());
+        let mut levels = LEVELS.iter();
+        for (_, output, shape, role) in &TRUNK {
+            meter.conv(input, *output, shape);
+            input = *output;
+            if matches!(role, Level | PooledLevel)
+                && let Some((_, channels, scores, scale)) = levels.next()
+            {
+                let mut head = Meter::new(meter.size);
+                // Confidence and four offsets.
+                head.conv(*channels, scores + 4, &C3);
+                heads += head.cost + Cost::values(if scale.is_some() { *channels } else { 0 });
+            }
+            if matches!(role, Pooled | PooledLevel) {
+                meter.pool([2, 2], [2, 2], [0, 0]);
+            }
+        }
+        meter.cost + heads
     }
 
     /// Names in the source.
@@ -284,6 +307,7 @@ mod tests {
     fn parameter_count_and_names() {
         let net = S3fd::new(&Device::default());
         assert_eq!(net.num_params(), 22_459_110);
+        assert_eq!(S3fd::cost(64, 96).parameters, 22_459_110);
         let shapes = module_shapes(&net, &S3fd::remap());
         for (name, shape) in [
             ("conv3_3_norm.weight", &[256][..]),

@@ -11,6 +11,7 @@ use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::audio::filterbank::{NUM_CEPSTRA, SAMPLES_PER_ROW, mfcc};
+use crate::cost::{Cost, Meter};
 use crate::error::{ModelError, ModelResult};
 use crate::nn::conv_norm::{ConvNorm, ConvShape, batch_norm, scale_and_shift};
 use crate::scorers::sync_distance::{SyncDistances, SyncScore};
@@ -150,6 +151,16 @@ impl SyncNet {
         }
     }
 
+    /// The lips of one window of five frames.
+    pub fn lip_cost() -> Cost {
+        stream_cost(&LIP, 3 * WINDOW_FRAMES, [FRAME_SIZE; 2])
+    }
+
+    /// The sound of one window.
+    pub fn sound_cost() -> Cost {
+        stream_cost(&SOUND, 1, [NUM_CEPSTRA, WINDOW_CEPSTRA])
+    }
+
     /// Names in the source.
     pub fn remap() -> Remap {
         let names = |path: &str| {
@@ -230,7 +241,7 @@ impl SyncNet {
             return Err(ModelError::parameter("syncnet", "frame", size, "frames are [3, 224, 224]: resize them"));
         }
         let windows = num_windows(count, samples.len());
-        let cepstra = mfcc(samples);
+        let cepstra = mfcc::<NUM_CEPSTRA>(samples);
         let device = frames.device();
         let (mut lip, mut sound) = (Vec::new(), Vec::new());
         for start in (0..windows).step_by(BATCH) {
@@ -272,6 +283,21 @@ pub fn sound_windows(cepstra: &[[f32; NUM_CEPSTRA]], start: usize, count: usize,
     Tensor::from_data(TensorData::new(values, [count, 1, NUM_CEPSTRA, WINDOW_CEPSTRA]), (device, DType::F32))
 }
 
+/// A stream with its head.
+fn stream_cost(stages: &[Stage], channels: usize, size: [usize; 2]) -> Cost {
+    let (mut meter, mut input) = (Meter::new(size), channels);
+    for stage in stages {
+        meter.conv(input, stage.channels, &stage.shape);
+        meter.norm(stage.channels);
+        if let Some((kernel, stride, padding)) = stage.pool {
+            meter.pool(kernel, stride, padding);
+        }
+        input = stage.channels;
+    }
+    let hidden = Cost::linear(FEATURE_DIM, FEATURE_DIM, 1) + Cost::norm(FEATURE_DIM);
+    meter.cost + hidden + Cost::linear(FEATURE_DIM, EMBEDDING_DIM, 1)
+}
+
 /// Outputs after each ReLU and each pooling; `conv(i, x)` is the normalised convolution of stage `i`.
 fn stages(stages: &[Stage], x: Tensor<4>, conv: impl Fn(usize, Tensor<4>) -> Tensor<4>) -> Vec<Tensor<4>> {
     let mut outputs: Vec<Tensor<4>> = Vec::new();
@@ -306,6 +332,9 @@ mod tests {
     #[test]
     fn parameter_count() {
         assert_eq!(count_learned(&SyncNet::new(&Device::default())), 13_631_616);
+        let (lip, sound) = (SyncNet::lip_cost(), SyncNet::sound_cost());
+        assert_eq!((lip + sound).parameters, 13_631_616);
+        assert!((lip.macs as f64 / 1e9 - 1.56).abs() < 0.005, "{lip:?}");
     }
 
     #[test]

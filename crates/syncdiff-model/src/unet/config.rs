@@ -42,7 +42,7 @@ impl UNetConfig {
         }
     }
 
-    pub(super) fn attends(&self, factor: usize) -> bool {
+    pub(crate) fn attends(&self, factor: usize) -> bool {
         self.attention_resolutions.contains(&factor)
     }
 }

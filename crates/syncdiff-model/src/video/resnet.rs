@@ -13,9 +13,9 @@ use burn::tensor::{Device, Tensor};
 use crate::audio::encoder_layer::bert_linear;
 
 /// Channels after each level of the trunk.
-const CHANNELS: [usize; 4] = [64, 128, 256, 512];
+pub(crate) const CHANNELS: [usize; 4] = [64, 128, 256, 512];
 /// Frames that the stem sees at once.
-const STEM_FRAMES: usize = 5;
+pub(crate) const STEM_FRAMES: usize = 5;
 /// Values per frame that the trunk gives.
 pub const RESNET_WIDTH: usize = CHANNELS[3];
 

@@ -16,7 +16,7 @@ use syncdiff_checkpoint::{Checkpoint, TensorInfo};
 
 use crate::error::{ModelError, ModelResult};
 use crate::weights::remap::Remap;
-use crate::weights::tensor_map::{Dtype, StoredTensor, TensorMap};
+use crate::weights::tensor_map::{StoredTensor, TensorMap};
 
 /// A tensor by which a layout is known.
 #[derive(Debug, Clone, Copy)]
@@ -323,15 +323,12 @@ pub fn import(mut checkpoint: Checkpoint, layout: &'static Layout) -> ModelResul
                 num_dropped += 1;
                 continue;
             };
-            let dtype = Dtype::from_checkpoint(tensor.dtype).ok_or_else(|| {
-                let reason = format!("{} has elements of type {}", tensor.name, tensor.dtype.name());
-                ModelError::weights(checkpoint.path(), reason, "Save it as f32 first")
-            })?;
-            if dtype.is_float() && layout.counts(name) {
-                parameters += tensor.shape.iter().product::<usize>() as u64;
+            let name = name.to_owned();
+            let stored = StoredTensor::in_checkpoint(&checkpoint, tensor)?;
+            if stored.dtype().is_float() && layout.counts(&name) {
+                parameters += stored.num_elements() as u64;
             }
-            let stored = StoredTensor::in_checkpoint(Arc::clone(&checkpoint), &tensor.name, dtype, &tensor.shape);
-            tensors.insert(name.to_owned(), stored);
+            tensors.insert(name, stored);
         }
         return Ok(Imported { layout, root, prefix, tensors, num_dropped, parameters });
     }

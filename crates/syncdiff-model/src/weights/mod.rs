@@ -5,21 +5,17 @@
 //! its fields into those names. Reading checks everything before it changes anything: [`load_into`] reports all
 //! missing, extra and misshapen tensors in one error.
 //!
-//! Layers: [`tensor_map`] (a safetensors file as a map of lazily read tensors), [`remap`] (names), [`module_io`]
+//! Layers: [`tensor_map`] (a file as a map of lazily read tensors), [`remap`] (names), [`module_io`]
 //! (map <-> Burn module), [`folder`] (a folder with configuration, checksums, licence and model card), [`import`]
 //! (checkpoints of other projects as such a map).
 
 pub mod folder;
 pub mod import;
 pub mod module_io;
-pub mod numpy_pickle;
-#[cfg(test)]
-mod numpy_pickle_tests;
 pub mod remap;
 pub mod tensor_map;
 
 pub use folder::{FileEntry, FolderManifest, FolderText, Storage, WeightsFolder, WeightsWriter, sha256_of_file};
-pub use module_io::{load_into, load_into_from, module_shapes, module_tensors};
-pub use numpy_pickle::read_numpy_pickle;
+pub use module_io::{check_into, load_into, load_into_from, module_shapes, module_tensors};
 pub use remap::Remap;
 pub use tensor_map::{Dtype, StoredTensor, TensorMap, open_safetensors};

@@ -30,13 +30,21 @@ pub fn load_into<M: Module>(module: M, tensors: &TensorMap, remap: &Remap) -> Mo
 
 /// As [`load_into`]; errors call the tensors `source_name`, for example the path of their file.
 pub fn load_into_from<M: Module>(module: M, tensors: &TensorMap, remap: &Remap, source_name: &str) -> ModelResult<M> {
-    check(&[(&module_shapes(&module, remap), remap)], tensors, source_name, false)?;
+    check_into(&module, tensors, remap, source_name)?;
     let mut loader = Loader { place: Place::default(), tensors, remap, failure: None };
     let module = module.map(&mut loader);
     match loader.failure {
         Some(error) => Err(error),
         None => Ok(module),
     }
+}
+
+/// Whether [`load_into_from`] would fill `module`; reads no tensor and initialises no lazy parameter.
+///
+/// # Errors
+/// [`ModelError::WeightsMismatch`] with everything missing, extra and misshapen.
+pub fn check_into<M: Module>(module: &M, tensors: &TensorMap, remap: &Remap, source_name: &str) -> ModelResult<()> {
+    check(&[(&module_shapes(module, remap), remap)], tensors, source_name, false)
 }
 
 /// Name on disk and shape on disk of every float parameter of `module`; initialises no lazy parameter.

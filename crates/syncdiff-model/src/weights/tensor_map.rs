@@ -1,93 +1,33 @@
-//! A safetensors file as a map of tensors that are read when asked for.
+//! Tensors by their name, each read from its file when it is asked for.
 //!
-//! The header is parsed here rather than by a library because nothing in it may be believed: its length is bounded,
-//! the ranges must tile the data exactly, and each range must fit its shape and element type.
-//!
-//! # Source
-//! The safetensors format: eight bytes little-endian header length, a JSON header, then the data.
+//! Files are read by `syncdiff-checkpoint`, which believes nothing in them; here are the tensors that this program can
+//! compute with, from a file or from memory.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 
-use serde::Deserialize;
-use syncdiff_checkpoint::Checkpoint;
+use syncdiff_checkpoint::{Checkpoint, CheckpointError, TensorInfo, read_numpy_pickle};
 
 use crate::error::{ModelError, ModelResult};
 
-/// Largest header accepted; that of the largest model here (about 1200 tensors) is below 200 KB.
-pub const HEADER_LIMIT_BYTES: u64 = 16 * 1024 * 1024;
+pub use syncdiff_checkpoint::Dtype;
 
 /// Tensors by their name on disk.
 pub type TensorMap = BTreeMap<String, StoredTensor>;
 
-/// Element types that can be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[allow(missing_docs)]
-pub enum Dtype {
-    F64,
-    F32,
-    F16,
-    BF16,
-    I64,
-    I32,
-    I16,
-    I8,
-    U8,
-    #[serde(rename = "BOOL")]
-    Bool,
-}
-
-impl Dtype {
-    /// Bytes of one element.
-    pub fn size(self) -> usize {
-        match self {
-            Self::F64 | Self::I64 => 8,
-            Self::F32 | Self::I32 => 4,
-            Self::F16 | Self::BF16 | Self::I16 => 2,
-            Self::I8 | Self::U8 | Self::Bool => 1,
-        }
-    }
-
-    /// The same type of a checkpoint, where this program has it.
-    pub(crate) fn from_checkpoint(dtype: syncdiff_checkpoint::Dtype) -> Option<Self> {
-        use syncdiff_checkpoint::Dtype as Theirs;
-        Some(match dtype {
-            Theirs::F64 => Self::F64,
-            Theirs::F32 => Self::F32,
-            Theirs::F16 => Self::F16,
-            Theirs::BF16 => Self::BF16,
-            Theirs::I64 => Self::I64,
-            Theirs::I32 => Self::I32,
-            Theirs::I16 => Self::I16,
-            Theirs::I8 => Self::I8,
-            Theirs::U8 => Self::U8,
-            Theirs::Bool => Self::Bool,
-            _ => return None,
-        })
-    }
-
-    /// Whether the elements are floating-point numbers.
-    pub fn is_float(self) -> bool {
-        matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
-    }
+/// Whether this program makes numbers of such elements.
+fn is_read(dtype: Dtype) -> bool {
+    !matches!(dtype, Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::U64 | Dtype::U32 | Dtype::U16 | Dtype::C64 | Dtype::C128)
 }
 
 #[derive(Debug, Clone)]
 enum Source {
-    Memory(Arc<Vec<u8>>),
-    File {
-        file: Arc<Mutex<File>>,
-        path: Arc<PathBuf>,
-        offset: u64,
-    },
+    /// `f32` elements.
+    Memory(Arc<Vec<f32>>),
     /// A tensor of the chosen mapping, by its name there.
-    Checkpoint {
-        checkpoint: Arc<Checkpoint>,
-        name: String,
-    },
+    Checkpoint { checkpoint: Arc<Checkpoint>, name: String },
 }
 
 /// One tensor of a file or of memory.
@@ -105,14 +45,25 @@ impl StoredTensor {
     ///
     /// When `values` does not fill `shape`.
     pub fn from_f32(shape: &[usize], values: &[f32]) -> Self {
-        assert_eq!(shape.iter().product::<usize>(), values.len(), "values do not fill {shape:?}");
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Self { dtype: Dtype::F32, shape: shape.to_vec(), source: Source::Memory(Arc::new(bytes)) }
+        Self::of_values(shape.to_vec(), values.to_vec())
     }
 
-    /// A tensor of a checkpoint of another project.
-    pub(crate) fn in_checkpoint(checkpoint: Arc<Checkpoint>, name: &str, dtype: Dtype, shape: &[usize]) -> Self {
-        Self { dtype, shape: shape.to_vec(), source: Source::Checkpoint { checkpoint, name: name.to_owned() } }
+    fn of_values(shape: Vec<usize>, values: Vec<f32>) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "values do not fill {shape:?}");
+        Self { dtype: Dtype::F32, shape, source: Source::Memory(Arc::new(values)) }
+    }
+
+    /// A tensor of the chosen mapping of a checkpoint.
+    ///
+    /// # Errors
+    /// [`ModelError::Weights`] for elements that this program makes no numbers of.
+    pub(crate) fn in_checkpoint(checkpoint: &Arc<Checkpoint>, tensor: TensorInfo) -> ModelResult<Self> {
+        let TensorInfo { name, dtype, shape } = tensor;
+        if !is_read(dtype) {
+            let reason = format!("{name} has elements of type {}", dtype.name());
+            return Err(ModelError::weights(checkpoint.path(), reason, "Save it as f32 first"));
+        }
+        Ok(Self { dtype, shape, source: Source::Checkpoint { checkpoint: Arc::clone(checkpoint), name } })
     }
 
     /// Element type.
@@ -134,18 +85,12 @@ impl StoredTensor {
     ///
     /// # Errors
     ///
-    /// [`ModelError::Io`] or [`ModelError::Checkpoint`] when the file cannot be read any more.
+    /// [`ModelError::Io`] or [`ModelError::Weights`] when the file cannot be read any more.
     pub fn bytes(&self) -> ModelResult<Vec<u8>> {
         match &self.source {
-            Source::Memory(bytes) => Ok(bytes.as_ref().clone()),
-            Source::Checkpoint { checkpoint, name } => Ok(checkpoint.read_bytes(name)?),
-            Source::File { file, path, offset } => {
-                let mut bytes = vec![0; self.num_elements() * self.dtype.size()];
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                file.seek(SeekFrom::Start(*offset))
-                    .and_then(|_| file.read_exact(&mut bytes))
-                    .map_err(|source| ModelError::io("read", path, source))?;
-                Ok(bytes)
+            Source::Memory(values) => Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            Source::Checkpoint { checkpoint, name } => {
+                checkpoint.read_bytes(name).map_err(|error| unusable(checkpoint.path(), error, COPY_AGAIN))
             }
         }
     }
@@ -156,10 +101,12 @@ impl StoredTensor {
     ///
     /// As [`Self::bytes`].
     pub fn to_f32(&self) -> ModelResult<Vec<f32>> {
-        if self.dtype == Dtype::F32 {
-            return Ok(elements(&self.bytes()?, f32::from_le_bytes).collect());
+        match &self.source {
+            Source::Memory(values) => Ok(values.as_ref().clone()),
+            Source::Checkpoint { checkpoint, name } => {
+                checkpoint.read_f32(name).map_err(|error| unusable(checkpoint.path(), error, COPY_AGAIN))
+            }
         }
-        Ok(self.to_f64()?.into_iter().map(|value| value as f32).collect())
     }
 
     /// All elements as `f64`.
@@ -201,11 +148,25 @@ fn elements<T, const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> T) -> 
     chunks.iter().map(move |chunk| convert(*chunk))
 }
 
-#[derive(Deserialize)]
-struct HeaderEntry {
-    dtype: Dtype,
-    shape: Vec<u64>,
-    data_offsets: [u64; 2],
+const COPY_AGAIN: &str = "Copy or download the file again";
+
+/// What the reader of files says, in the terms of this crate.
+fn unusable(path: &Path, error: CheckpointError, remedy: &str) -> ModelError {
+    match error {
+        CheckpointError::Io { source, .. } => ModelError::io("read", path, source),
+        CheckpointError::Refused { budget, found, limit, .. } => ModelError::Limit {
+            stage: "weights",
+            name: format!("{}: {budget}", path.display()),
+            value: found.to_string(),
+            limit: limit.to_string(),
+            remedy: "This is no file of this program; use other weights".into(),
+        },
+        CheckpointError::Damaged { reason, .. } | CheckpointError::NotACheckpoint { reason, .. } => {
+            ModelError::weights(path, reason, remedy)
+        }
+        CheckpointError::Unsupported { feature, .. } => ModelError::weights(path, feature, remedy),
+        other => ModelError::Checkpoint(other),
+    }
 }
 
 /// Opens a safetensors file and checks its whole header; the data stays on disk until a tensor is asked for.
@@ -213,81 +174,36 @@ struct HeaderEntry {
 /// # Errors
 ///
 /// [`ModelError::Io`] when the file cannot be read, [`ModelError::Weights`] when it is not a sound safetensors file,
-/// [`ModelError::Limit`] when its header is longer than [`HEADER_LIMIT_BYTES`].
+/// [`ModelError::Limit`] when its header is longer than any honest one.
 pub fn open_safetensors(path: &Path) -> ModelResult<TensorMap> {
     let file = File::open(path).map_err(|source| ModelError::io("open", path, source))?;
     open_safetensors_file(file, path)
 }
 
 /// As [`open_safetensors`], for a file that is open already (and whose checksum was taken through the same handle).
-pub(crate) fn open_safetensors_file(mut file: File, path: &Path) -> ModelResult<TensorMap> {
-    let broken = |reason: String| {
-        ModelError::weights(path, format!("not a sound safetensors file: {reason}"), "Copy or download the file again")
-    };
-    let io = |source| ModelError::io("read", path, source);
-    let file_len = file.metadata().map_err(io)?.len();
-    if file_len < 8 {
-        return Err(broken(format!("{file_len} bytes, shorter than the eight of the header length")));
-    }
-    let mut length = [0; 8];
-    file.seek(SeekFrom::Start(0)).and_then(|_| file.read_exact(&mut length)).map_err(io)?;
-    let header_len = u64::from_le_bytes(length);
-    if header_len > file_len - 8 {
-        return Err(broken(format!("a header of {header_len} bytes in a file of {file_len}")));
-    }
-    if header_len > HEADER_LIMIT_BYTES {
-        return Err(ModelError::Limit {
-            stage: "weights",
-            name: format!("header of {} in bytes", path.display()),
-            value: header_len.to_string(),
-            limit: HEADER_LIMIT_BYTES.to_string(),
-            remedy: "This is no file of this program; use other weights".into(),
-        });
-    }
-    let mut header = vec![0; header_len as usize];
-    file.read_exact(&mut header).map_err(io)?;
-    let mut entries: BTreeMap<String, serde_json::Value> =
-        serde_json::from_slice(&header).map_err(|error| broken(format!("header: {error}")))?;
-    entries.remove("__metadata__");
+pub(crate) fn open_safetensors_file(file: File, path: &Path) -> ModelResult<TensorMap> {
+    let checkpoint = Checkpoint::from_safetensors_file(path, file);
+    let checkpoint = Arc::new(checkpoint.map_err(|error| unusable(path, error, COPY_AGAIN))?);
+    let tensor = |info: TensorInfo| Ok((info.name.clone(), StoredTensor::in_checkpoint(&checkpoint, info)?));
+    checkpoint.tensors().into_iter().map(tensor).collect()
+}
 
-    let data_len = file_len - 8 - header_len;
-    let (file, shared_path) = (Arc::new(Mutex::new(file)), Arc::new(path.to_path_buf()));
-    let mut ranges = Vec::with_capacity(entries.len());
-    let mut map = TensorMap::new();
-    for (name, entry) in entries {
-        let entry: HeaderEntry =
-            serde_json::from_value(entry).map_err(|error| broken(format!("tensor {name:?}: {error}")))?;
-        let [start, end] = entry.data_offsets;
-        let size = entry
-            .shape
-            .iter()
-            .try_fold(entry.dtype.size() as u64, |size, axis| size.checked_mul(*axis))
-            .filter(|size| end.checked_sub(start) == Some(*size) && end <= data_len)
-            .ok_or_else(|| broken(format!("tensor {name:?}: range {start}..{end} does not fit {:?}", entry.shape)))?;
-        ranges.push((start, size));
-        let shape = entry.shape.iter().map(|axis| *axis as usize).collect();
-        let source =
-            Source::File { file: Arc::clone(&file), path: Arc::clone(&shared_path), offset: 8 + header_len + start };
-        map.insert(name, StoredTensor { dtype: entry.dtype, shape, source });
-    }
-    ranges.sort_unstable();
-    let mut position = 0;
-    for (start, size) in ranges {
-        if start != position {
-            return Err(broken(format!("a hole or an overlap at byte {position} of the data")));
-        }
-        position += size;
-    }
-    if position != data_len {
-        return Err(broken(format!("{data_len} bytes of data, {position} of them in tensors")));
-    }
-    Ok(map)
+/// The arrays of a pickled dictionary, under the dotted path of their keys, with the axes as they are in the file.
+///
+/// # Errors
+/// [`ModelError::Weights`] for anything but nested dictionaries of little-endian `f32` arrays in row-major order,
+/// [`ModelError::Limit`] for a file that asks for more than any honest one.
+pub(crate) fn numpy_arrays(path: &Path, bytes: Vec<u8>) -> ModelResult<TensorMap> {
+    let remedy = "Use the file of the package that this program names";
+    let arrays = read_numpy_pickle(path, bytes).map_err(|error| unusable(path, error, remedy))?;
+    Ok(arrays.into_iter().map(|array| (array.name, StoredTensor::of_values(array.shape, array.values))).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::io::{Seek, Write};
+    use syncdiff_checkpoint::limits::SAFETENSORS_HEADER_BYTES;
 
     fn file_of(header: &str, data: &[u8]) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -326,6 +242,7 @@ mod tests {
             ("{".to_owned(), 0),
             (r#"{"a":3}"#.to_owned(), 0),
             (r#"{"a":{"dtype":"Q9","shape":[],"data_offsets":[0,1]}}"#.to_owned(), 1),
+            (r#"{"a":{"dtype":"C64","shape":[],"data_offsets":[0,8]}}"#.to_owned(), 8),
         ] {
             let file = file_of(&header, &vec![0; data_len]);
             let error = open_safetensors(file.path()).unwrap_err();
@@ -334,10 +251,27 @@ mod tests {
         }
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&u64::MAX.to_le_bytes()).unwrap();
-        assert!(matches!(open_safetensors(file.path()), Err(ModelError::Weights { .. })));
-        file.as_file_mut().set_len(8 + HEADER_LIMIT_BYTES + 1).unwrap();
-        file.rewind().unwrap();
-        file.write_all(&(HEADER_LIMIT_BYTES + 1).to_le_bytes()).unwrap();
         assert!(matches!(open_safetensors(file.path()), Err(ModelError::Limit { .. })));
+        file.as_file_mut().set_len(8 + SAFETENSORS_HEADER_BYTES + 1).unwrap();
+        file.rewind().unwrap();
+        file.write_all(&(SAFETENSORS_HEADER_BYTES + 1).to_le_bytes()).unwrap();
+        assert!(matches!(open_safetensors(file.path()), Err(ModelError::Limit { .. })));
+    }
+
+    #[test]
+    fn names_stay_and_pickles_are_not_opened() {
+        let header = r#"{"module.a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+        let map = open_safetensors(file_of(header, &2f32.to_le_bytes()).path()).unwrap();
+        assert_eq!(map["module.a"].to_f32().unwrap(), [2.0]);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"\x80\x02}q\x00.").unwrap();
+        assert!(matches!(open_safetensors(file.path()), Err(ModelError::Weights { .. })));
+    }
+
+    #[test]
+    fn foreign_pickles_are_no_arrays() {
+        let error = numpy_arrays(Path::new("some.ckpt"), b"\x80\x03cos\nsystem\n.".to_vec()).unwrap_err();
+        assert!(matches!(error, ModelError::Weights { .. }), "{error}");
+        assert!(error.to_string().contains("os.system") && error.to_string().contains("some.ckpt"), "{error}");
     }
 }

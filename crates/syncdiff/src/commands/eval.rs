@@ -270,6 +270,7 @@ fn settings(args: &EvalArgs, weights: &Path, video: &Path, speech: &Path, out: &
         crf: 8,
         composite: Composite::Soft,
         silence: Silence::Model,
+        cache: None,
         preview: None,
         report: None,
         frames: None,

@@ -103,6 +103,7 @@ fn resolve(args: GenerateArgs) -> Outcome<GenerateSettings> {
         crf: args.crf,
         composite: args.composite.into(),
         silence: args.silence.into(),
+        cache: if args.no_cache { None } else { args.cache_dir.or_else(folders::cache_variable) },
         preview: args.preview,
         report: args.report,
         frames: args.lossless_frames,

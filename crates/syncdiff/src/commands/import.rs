@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use burn::tensor::Device;
 use serde::Serialize;
 use syncdiff::progress::Cancel;
 use syncdiff::{Error, Outcome};
 use syncdiff_checkpoint::{Checkpoint, Format};
-use syncdiff_model::ModelError;
 use syncdiff_model::weights::import::{Imported, Layout, import, recognise};
 use syncdiff_model::weights::{FolderText, WeightsWriter, sha256_of_file};
+use syncdiff_model::{ModelError, official};
 
 use crate::cli::ImportArgs;
 use crate::terminal::say;
@@ -24,6 +25,9 @@ pub(crate) fn run(args: &ImportArgs, cancel: &Cancel) -> Outcome<u8> {
         None => only_layout(&mut checkpoint)?,
     };
     let imported = import(checkpoint, layout)?;
+    if !args.any_size {
+        official::check(&imported, &args.file.display().to_string(), &Device::flex())?;
+    }
     cancel.check()?;
     let source = Source { sha256: sha256_of_file(&args.file)?, path: &args.file };
     cancel.check()?;

@@ -5,6 +5,7 @@ pub(crate) mod eval;
 mod generate;
 mod import;
 mod models;
+mod models_list;
 mod package;
 pub(crate) mod prepare;
 mod scan;

@@ -116,7 +116,7 @@ impl Stage {
     pub(crate) fn generate_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_syncdiff"));
         command.args(["generate", "--weights", text(tiny_model()), "--face-models", text(&self.face_models)]);
-        command.args(args).current_dir(self.folder.path());
+        command.args(args).current_dir(self.folder.path()).env_remove("SYNCDIFF_CACHE");
         command
     }
 
@@ -136,7 +136,11 @@ pub(crate) fn names_in(folder: &Path) -> Vec<String> {
 
 /// Runs the program.
 pub(crate) fn syncdiff(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_syncdiff")).args(args).output().expect("the program starts")
+    Command::new(env!("CARGO_BIN_EXE_syncdiff"))
+        .args(args)
+        .env_remove("SYNCDIFF_CACHE")
+        .output()
+        .expect("the program starts")
 }
 
 /// Runs ffmpeg, which must do well.
