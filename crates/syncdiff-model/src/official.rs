@@ -8,6 +8,7 @@ use crate::autoencoder::{Autoencoder, AutoencoderConfig};
 use crate::baselines::{ColourSyncNet, DiffTalkCondition, Wav2LipDiscriminator, Wav2LipGenerator};
 use crate::error::{ModelError, ModelResult};
 use crate::preset::LipSyncConfig;
+use crate::reader::dictionary::NUM_SPECIAL;
 use crate::reader::{LipReader, LipReaderConfig};
 use crate::scorers::{Lpips, LpipsTrunk, S3fd, SyncNet};
 use crate::unet::{UNet, UNetConfig};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ModelError, ModelResult};
 use crate::reader::decoder_layer::{DecoderLayer, KeysValues};
-use crate::reader::dictionary::PADDING;
+use crate::reader::dictionary::{NUM_SPECIAL, PADDING};
 use crate::reader::search::NextToken;
 
 /// Sizes of a [`Decoder`].
@@ -59,7 +59,7 @@ impl DecoderConfig {
         if self.dim < 4 || !self.dim.is_multiple_of(2) || !self.dim.is_multiple_of(self.num_heads) {
             return fault("dim", self.dim.to_string(), "must be even, 4 or more, and a multiple of num_heads");
         }
-        if self.vocabulary < 4 {
+        if self.vocabulary < NUM_SPECIAL {
             return fault("vocabulary", self.vocabulary.to_string(), "must hold the four special tokens");
         }
         if !(0.0..1.0).contains(&self.dropout) {

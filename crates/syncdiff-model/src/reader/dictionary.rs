@@ -13,8 +13,10 @@ pub const END: usize = 2;
 /// Index of the symbol for what is unknown.
 pub const UNKNOWN: usize = 3;
 
-/// How the first four symbols are written.
-const SPECIAL: [&str; 4] = ["<s>", "<pad>", "</s>", "<unk>"];
+/// Symbols that every dictionary begins with.
+pub const NUM_SPECIAL: usize = 4;
+/// How they are written.
+const SPECIAL: [&str; NUM_SPECIAL] = ["<s>", "<pad>", "</s>", "<unk>"];
 /// What sentence-piece writes in place of a space.
 const SPACE: char = '\u{2581}';
 /// Largest number of symbols that is believed.
