@@ -5,6 +5,7 @@
 //! reduced ones by area.
 
 use crate::colour::Gains;
+use crate::outline::{Outline, OutlineMask};
 use crate::{Affine, ColourMatch, FaceError, KeepMask};
 use pulp::{Arch, Simd, WithSimd};
 use syncdiff_media::Frame;
@@ -43,16 +44,23 @@ impl PasteMask {
                 t * t * (3.0 - 2.0 * t)
             })
             .collect();
-        let (mut columns, mut rows) = ((usize::MAX, 0), (usize::MAX, 0));
-        for (i, _) in weight.iter().enumerate().filter(|(_, w)| **w > 0.0) {
-            let (x, y) = (i % size, i / size);
-            columns = (columns.0.min(x), columns.1.max(x));
-            rows = (rows.0.min(y), rows.1.max(y));
-        }
+        let (columns, rows) = extent(size, &weight);
         let near: Vec<usize> = (0..size * size).filter(|&i| outside[i] > 0.0 && outside[i] <= reach).collect();
         let stride = near.len().div_ceil(RING_PIXELS).max(1);
         let ring = near.iter().step_by(stride).map(|&i| [(i % size) as u16, (i / size) as u16]).collect();
         PasteMask { size, weight, columns, rows, ring }
+    }
+
+    /// The part of this mask within a face's outline: what lies outside shows the frame itself.
+    ///
+    /// # Panics
+    /// If `outlines` is for crops of another size.
+    #[must_use]
+    pub fn within(&self, outlines: &OutlineMask, outline: &Outline) -> Self {
+        assert_eq!(outlines.size(), self.size, "side of the crop");
+        let weight: Vec<f32> = self.weight.iter().zip(outlines.weights(outline)).map(|(a, b)| a * b).collect();
+        let (columns, rows) = extent(self.size, &weight);
+        PasteMask { size: self.size, weight, columns, rows, ring: self.ring.clone() }
     }
 
     /// Side of the crop in pixels.
@@ -81,6 +89,17 @@ impl PasteMask {
         let lower = bottom[0] + (bottom[1] - bottom[0]) * fu;
         upper + (lower - upper) * fv
     }
+}
+
+/// First and last column and row with a weight above 0.
+fn extent(size: usize, weight: &[f32]) -> ((usize, usize), (usize, usize)) {
+    let (mut columns, mut rows) = ((usize::MAX, 0), (usize::MAX, 0));
+    for (i, _) in weight.iter().enumerate().filter(|(_, w)| **w > 0.0) {
+        let (x, y) = (i % size, i / size);
+        columns = (columns.0.min(x), columns.1.max(x));
+        rows = (rows.0.min(y), rows.1.max(y));
+    }
+    (columns, rows)
 }
 
 /// For pixels where `of` holds, the distance to the nearest pixel where it does not (`edge`: the

@@ -5,6 +5,7 @@
 //! behind a moving head, the line still follows it.
 
 use crate::align::Pose;
+use crate::outline::{NUM_RAYS, Outline};
 use crate::{Affine, FaceBox, FaceRecord, Track};
 use std::ops::Range;
 
@@ -28,16 +29,19 @@ const BRIDGE_SHIFT: f64 = 0.15;
 /// or if its size or direction changed by more than this part.
 const BRIDGE_TURN: f64 = 0.12;
 
-const NUM_VALUES: usize = 8;
+const NUM_VALUES: usize = 8 + NUM_RAYS;
 
-/// Pose (centre, turn) and box of one frame.
+/// Pose (centre, turn), box and outline of one frame.
 type Values = [f32; NUM_VALUES];
 
 fn values(record: &FaceRecord) -> Values {
     let (pose, b) = (record.pose(), record.face_box);
     let [cx, cy] = pose.centre.map(|v| v as f32);
     let [re, im] = pose.turn.map(|v| v as f32);
-    [cx, cy, re, im, b.x0, b.y0, b.x1, b.y1]
+    let mut values = [0.0; NUM_VALUES];
+    values[..8].copy_from_slice(&[cx, cy, re, im, b.x0, b.y0, b.x1, b.y1]);
+    values[8..].copy_from_slice(&record.outline);
+    values
 }
 
 fn pose([cx, cy, re, im, ..]: &Values) -> Pose {
@@ -98,7 +102,12 @@ impl Alignment {
 
     /// The smoothed box round the face, in frame pixels; `None` in a gap.
     pub fn face_box(&self, frame: usize) -> Option<FaceBox> {
-        self.values(frame).map(|&[.., x0, y0, x1, y1]| FaceBox { x0, y0, x1, y1 })
+        self.values(frame).map(|&[_, _, _, _, x0, y0, x1, y1, ..]| FaceBox { x0, y0, x1, y1 })
+    }
+
+    /// How far the face reaches from the mouth, smoothed, in sides of the crop; `None` in a gap.
+    pub fn outline(&self, frame: usize) -> Option<Outline> {
+        self.values(frame).map(|values| std::array::from_fn(|ray| values[8 + ray]))
     }
 
     /// Frame ranges with this face and without a cut inside, in order.

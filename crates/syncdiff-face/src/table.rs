@@ -243,6 +243,6 @@ mod tests {
 
     #[test]
     fn a_record_is_small() {
-        assert_eq!(size_of::<FaceRecord>(), 44);
+        assert_eq!(size_of::<FaceRecord>(), 112);
     }
 }

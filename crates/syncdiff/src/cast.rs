@@ -6,12 +6,13 @@
 use std::ops::Range;
 
 use syncdiff_face::{
-    Affine, Alignment, FaceBox, FaceChoice, FaceError, FaceRecord, FacesInFrame, SmoothOptions, Track, TrackTable,
+    Affine, Alignment, FaceBox, FaceChoice, FaceError, FaceRecord, FacesInFrame, Outline, SmoothOptions, Track,
+    TrackTable,
 };
 
 use crate::error::Outcome;
 
-/// The faces of a clip by shot: a few tens of bytes a frame and face.
+/// The faces of a clip by shot: some hundred bytes a frame and face.
 #[derive(Clone, Debug)]
 pub struct Faces {
     size: (usize, usize),
@@ -171,6 +172,11 @@ impl Cast {
     /// Box round the face in frame pixels.
     pub fn face_box(&self, frame: usize) -> Option<FaceBox> {
         self.at(frame).and_then(|(alignment, frame)| alignment.face_box(frame))
+    }
+
+    /// How far the face reaches from the mouth, in sides of the crop.
+    pub fn outline(&self, frame: usize) -> Option<Outline> {
+        self.at(frame).and_then(|(alignment, frame)| alignment.outline(frame))
     }
 
     /// Weight of the generated mouth: 0 where the face is not seen, rising to 1 within `fade_frames` of such a gap.

@@ -122,7 +122,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) mix: Option<PathBuf>,
 
     /// How the mouth gets into the frame
-    #[arg(long, value_enum, default_value_t = CompositeArg::Soft, help_heading = "Output")]
+    #[arg(long, value_enum, default_value_t = CompositeArg::Face, help_heading = "Output")]
     pub(crate) composite: CompositeArg,
 
     /// What the mouth does where the speech is silent
@@ -189,7 +189,10 @@ impl From<Length> for LengthPolicy {
 /// How the mouth gets into the frame.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum CompositeArg {
-    /// Only the hidden region, feathered and colour-matched
+    /// The hidden region as far as the face reaches, feathered and colour-matched: neck, collar, hair and background
+    /// stay as they were filmed
+    Face,
+    /// The whole hidden region, feathered and colour-matched
     Soft,
     /// The whole decoded crop as it is, edges and all: shows what the model itself makes
     None,
@@ -198,6 +201,7 @@ pub(crate) enum CompositeArg {
 impl From<CompositeArg> for Composite {
     fn from(composite: CompositeArg) -> Self {
         match composite {
+            CompositeArg::Face => Composite::Face,
             CompositeArg::Soft => Composite::Soft,
             CompositeArg::None => Composite::None,
         }

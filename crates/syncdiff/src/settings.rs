@@ -11,8 +11,11 @@ use crate::device::DeviceChoice;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Composite {
-    /// Only the hidden region, feathered and colour-matched, at the frame's own resolution.
+    /// The hidden region as far as the face reaches, feathered and colour-matched, at the frame's own resolution: neck,
+    /// collar, hair and background stay as they were filmed.
     #[default]
+    Face,
+    /// The whole hidden region, feathered and colour-matched.
     Soft,
     /// The whole decoded crop as it is, edge and all, as the paper shows it: nothing of the model is hidden.
     None,

@@ -116,10 +116,14 @@ impl MouthSequence<Recorder> for RecorderSequence<'_> {
     }
 }
 
-/// A mesh whose skull lies in the middle of the frame.
+/// A mesh whose skull lies in the middle of the frame, with an edge that reaches a fifth of the crop from the mouth.
 fn mesh() -> Mesh {
     let place = |[u, v]: [f64; 2]| [(16.0 + 64.0 * u) as f32, (8.0 + 64.0 * v) as f32, 0.0];
     let mut points = vec![place([0.5, 0.5]); NUM_LANDMARKS];
+    for (i, point) in points[400..].iter_mut().enumerate() {
+        let (sin, cos) = (0.1 * i as f64).sin_cos();
+        *point = place([0.5 + 0.2 * cos, 0.62 + 0.2 * sin]);
+    }
     for (point, at) in RIGID_POINTS.iter().zip(TEMPLATE) {
         points[*point] = place(at);
     }
@@ -309,6 +313,15 @@ fn the_whole_crop_is_shown_without_compositing() {
     // 64 x 64 pixels but for the outermost, which have no weight.
     assert!(red(&hard) > 58 * 58, "{}", red(&hard));
     assert!(red(&soft) < red(&hard));
+    // Of the hidden region, 46 pixels wide, the face covers 26, and the margin round it some more.
+    let source = picture(0);
+    let changed = |run: &Run| {
+        let pixels = run.frames[0].0.data.chunks_exact(3).zip(source.data.chunks_exact(3));
+        pixels.filter(|(made, source)| made != source).count()
+    };
+    let inside = run(&seen, &index, LengthPolicy::Video, 1.0, Composite::Face);
+    assert!(changed(&inside) > 20 * 20, "{}", changed(&inside));
+    assert!(5 * changed(&inside) < 4 * changed(&soft), "{} {}", changed(&inside), changed(&soft));
 }
 
 /// What a run with this model came to: the outputs that were made, each with the shade of its mouth.

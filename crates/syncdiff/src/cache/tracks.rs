@@ -1,4 +1,4 @@
-//! The first pass from the cache: time stamps, faces and warnings of a clip, about 60 bytes a frame with one face.
+//! The first pass from the cache: time stamps, faces and warnings of a clip, about 130 bytes a frame with one face.
 //!
 //! A clip that was looked at further than a run needs serves it as well: what lies beyond is left out, so that the
 //! result is that of a run without a cache. One that was not looked at far enough is looked at again.
@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use syncdiff_face::{FaceBox, FaceModels, FaceRecord, MODEL_FILES, TrackerOptions};
+use syncdiff_face::{FaceBox, FaceModels, FaceRecord, MODEL_FILES, NUM_RAYS, TrackerOptions};
 use syncdiff_media::{FrameIndex, MediaInfo, Rational, ReadOptions, Time, Tools, Warning};
 
 use super::codec::{Bytes, put_count};
@@ -18,7 +18,7 @@ use crate::progress::{Stage, Watch};
 use crate::tracking::{self, Tracked, num_looked_at};
 
 /// To be raised with every change of the tracker, of the cuts between shots or of the form of an entry.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// As [`tracking::track`], which runs only if the cache does not know the clip.
 ///
@@ -107,10 +107,19 @@ fn encode(tracked: &Tracked) -> Option<Vec<u8>> {
         bytes.extend(u32::try_from(faces.len()).ok()?.to_le_bytes());
         for (track, record) in faces {
             bytes.extend(track.to_le_bytes());
-            let FaceRecord { centre: [x, y], side_px, angle, face_box, lip_opening, eye_distance_px, presence } =
-                **record;
+            let FaceRecord {
+                centre: [x, y],
+                side_px,
+                angle,
+                face_box,
+                lip_opening,
+                eye_distance_px,
+                presence,
+                outline,
+            } = **record;
             let FaceBox { x0, y0, x1, y1 } = face_box;
-            for value in [x, y, side_px, angle, x0, y0, x1, y1, lip_opening, eye_distance_px, presence] {
+            let values = [x, y, side_px, angle, x0, y0, x1, y1, lip_opening, eye_distance_px, presence];
+            for value in values.into_iter().chain(outline) {
                 bytes.extend(value.to_le_bytes());
             }
         }
@@ -153,13 +162,16 @@ fn decode(bytes: &[u8], needed: Option<Time>) -> Option<Tracked> {
 
 fn face(bytes: &mut Bytes<'_>) -> Option<(u32, FaceRecord)> {
     let track = bytes.u32()?;
-    let mut values = [0.0; 11];
-    for value in &mut values {
+    let (mut values, mut outline) = ([0.0; 11], [0.0; NUM_RAYS]);
+    for value in values.iter_mut().chain(&mut outline) {
         *value = bytes.f32()?;
     }
     let [x, y, side_px, angle, x0, y0, x1, y1, lip_opening, eye_distance_px, presence] = values;
     let face_box = FaceBox { x0, y0, x1, y1 };
-    Some((track, FaceRecord { centre: [x, y], side_px, angle, face_box, lip_opening, eye_distance_px, presence }))
+    Some((
+        track,
+        FaceRecord { centre: [x, y], side_px, angle, face_box, lip_opening, eye_distance_px, presence, outline },
+    ))
 }
 
 #[cfg(test)]
@@ -178,6 +190,7 @@ mod tests {
             lip_opening: at / 100.0,
             eye_distance_px: 40.0 + at,
             presence: 12.5,
+            outline: std::array::from_fn(|ray| at + ray as f32),
         }
     }
 
@@ -246,7 +259,7 @@ mod tests {
             }
         }
         let size = whole.len() - serde_json::to_vec(&tracked(1).warnings).unwrap().len();
-        // A face takes its track and eleven numbers; one of the two is missing in ten frames.
-        assert_eq!(size, 8 * (2 + 4 + 1 + FRAMES + 1) + 5 * FRAMES + (2 * FRAMES - 10) * (4 + 11 * 4));
+        // A face takes its track and 28 numbers; one of the two is missing in ten frames.
+        assert_eq!(size, 8 * (2 + 4 + 1 + FRAMES + 1) + 5 * FRAMES + (2 * FRAMES - 10) * (4 + 28 * 4));
     }
 }

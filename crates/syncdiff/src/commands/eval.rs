@@ -10,7 +10,7 @@ use serde::Serialize;
 use syncdiff::device::{DeviceChoice, resolve};
 use syncdiff::progress::{Cancel, Watch};
 use syncdiff::report::write_json;
-use syncdiff::settings::{Composite, Silence};
+use syncdiff::settings::Silence;
 use syncdiff::silence::speech_frames;
 use syncdiff::{Error, GenerateSettings, Outcome, generate};
 use syncdiff_data::{ClipSource, read_manifest};
@@ -23,6 +23,7 @@ use syncdiff_media::{Frame, LengthPolicy, Rational, Tools, decode_speech, probe,
 use syncdiff_model::LipSync;
 use syncdiff_model::generate::{rgb_to_tensor, tensor_to_rgb};
 
+use crate::cli::CompositeArg;
 use crate::folders;
 use crate::terminal::say;
 
@@ -71,6 +72,10 @@ pub(crate) struct EvalArgs {
     /// Weight of the speech, 1 to 20; the model's own default when not given
     #[arg(long, value_name = "WEIGHT")]
     guidance: Option<f32>,
+
+    /// How the mouth gets into the frame
+    #[arg(long, value_enum, default_value_t = CompositeArg::Face)]
+    composite: CompositeArg,
 
     /// Where the networks run: auto, cpu, vulkan:N, cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
@@ -268,7 +273,7 @@ fn settings(args: &EvalArgs, weights: &Path, video: &Path, speech: &Path, out: &
         fps: "25".into(),
         // Near lossless, so that the figures are the model's and not the encoder's.
         crf: 8,
-        composite: Composite::Soft,
+        composite: args.composite.into(),
         silence: Silence::Model,
         cache: None,
         preview: None,

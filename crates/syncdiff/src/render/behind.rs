@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rayon::ThreadPool;
-use syncdiff_face::{ColourMatch, KeepMask, KeepMaskKind, PasteMask, Touched, paste_back};
+use syncdiff_face::{ColourMatch, KeepMask, KeepMaskKind, OutlineMask, PasteMask, Touched, paste_back};
 use syncdiff_media::{Frame, WalkedFrame};
 
 use super::{FADE_FRAMES, FEATHER, Moment, Scene};
@@ -22,6 +22,8 @@ pub(super) struct Painter<'a, M: MouthModel> {
     shown: Option<(usize, Frame)>,
     /// What goes into the frame; none where it is made for each frame.
     fixed_paste: Option<PasteMask>,
+    /// Keeps a mouth within its face, where that is wished.
+    outlines: Option<OutlineMask>,
     colour: ColourMatch,
     last: Option<Moment>,
     /// Networks run here.
@@ -32,14 +34,15 @@ impl<'a, M: MouthModel> Painter<'a, M> {
     pub(super) fn new(scene: &'a Scene<'a, M>, workers: &'a ThreadPool) -> Self {
         let size = scene.model.crop_size();
         let fixed_paste = match (scene.composite, scene.model.keep_mask()) {
-            (Composite::Soft, KeepMaskKind::AlignedFixed) => {
+            (Composite::Face | Composite::Soft, KeepMaskKind::AlignedFixed) => {
                 Some(PasteMask::from_keep(&KeepMask::aligned_fixed(size), FEATHER))
             }
-            (Composite::Soft, KeepMaskKind::FaceBoxLowerHalf) => None,
+            (Composite::Face | Composite::Soft, KeepMaskKind::FaceBoxLowerHalf) => None,
             (Composite::None, _) => Some(PasteMask::from_keep(&KeepMask { size, keep: vec![0; size * size] }, 0.0)),
         };
+        let outlines = (scene.composite == Composite::Face).then(|| OutlineMask::new(size));
         let (drawn, colour) = (VecDeque::new(), ColourMatch::new());
-        Painter { scene, drawn, shown: None, fixed_paste, colour, last: None, workers }
+        Painter { scene, drawn, shown: None, fixed_paste, outlines, colour, last: None, workers }
     }
 
     /// Keeps a mouth until it is shown.
@@ -74,8 +77,13 @@ impl<'a, M: MouthModel> Painter<'a, M> {
                 None => scene.keep_mask(walked.source).map(|keep| PasteMask::from_keep(&keep, FEATHER)),
             };
             let Some(mask) = self.fixed_paste.as_ref().or(moving.as_ref()) else { return Ok(unchanged()) };
+            let within = match (&self.outlines, scene.cast.outline(walked.source)) {
+                (Some(outlines), Some(outline)) => Some(mask.within(outlines, &outline)),
+                _ => None,
+            };
+            let mask = within.as_ref().unwrap_or(mask);
             let colour = match scene.composite {
-                Composite::Soft => Some(&mut self.colour),
+                Composite::Face | Composite::Soft => Some(&mut self.colour),
                 Composite::None => None,
             };
             let mut frame = Frame::clone(&walked.frame);
