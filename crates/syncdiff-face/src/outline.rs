@@ -9,9 +9,10 @@ pub const NUM_RAYS: usize = 17;
 /// Where the rays begin, in unit crop coordinates: the middle of the mouth, see [`crate::TEMPLATE`].
 pub const ORIGIN: [f64; 2] = [0.5, 0.62];
 
-/// Around the outline, in sides of the crop, up to which the generated crop shows fully, and the width of the ramp
-/// behind: sideways, where hair and background begin, and below the chin, which sinks when the mouth opens.
-const SIDEWAYS: [f32; 2] = [0.01, 0.06];
+/// How far beyond the outline, in sides of the crop, the generated crop shows fully, and the width of the ramp behind.
+/// Sideways, where hair and background begin, the ramp lies within the face; below there is room for a chin that sinks
+/// when the mouth opens.
+const SIDEWAYS: [f32; 2] = [-0.03, 0.04];
 const BELOW: [f32; 2] = [0.05, 0.08];
 
 /// Lengths of the rays from [`ORIGIN`] to the edge of the face, in sides of the aligned crop.
@@ -103,7 +104,7 @@ impl OutlineMask {
     /// `size * size` weights in [0, 1], row-major.
     pub fn weights<'a>(&'a self, outline: &'a Outline) -> impl Iterator<Item = f32> + 'a {
         let margins: [[f32; 2]; NUM_RAYS] = std::array::from_fn(|ray| {
-            let down = angle(ray).sin().powi(2) as f32;
+            let down = angle(ray).sin().powi(4) as f32;
             std::array::from_fn(|i| SIDEWAYS[i] + (BELOW[i] - SIDEWAYS[i]) * down)
         });
         self.places.iter().map(move |&[distance, rays]| {
