@@ -42,14 +42,14 @@ def probe(path):
     }
 
 
-def sound(path):
-    """Sample rate, and all samples from time 0 as mono 16 bit at that rate."""
+def sound(path, start):
+    """Sample rate, and all samples from the first frame of the picture, at `start` seconds, as mono 16 bit."""
     rate = capture("ffprobe", "-v", "error", "-select_streams", "a:0", "-show_entries", "stream=sample_rate", "-of",
                    "csv=p=0", str(path)).strip()
     samples = array("h")
     samples.frombytes(capture("ffmpeg", "-v", "error", "-i", str(path), "-map", "0:a:0", "-ac", "1", "-af",
                               "aresample=async=1:first_pts=0", "-f", "s16le", "-"))
-    return rate, samples
+    return rate, samples[round(start * int(rate)):]
 
 
 def sound_fault(before, after):
@@ -126,7 +126,7 @@ def check(program, extra, root, row):
         result["length_difference_frames"] = (made["seconds"] - source["seconds"]) / frame
         if abs(result["length_difference_frames"]) > 0.5:
             result["faults"].append(f"length differs by {result['length_difference_frames']:.2f} frames")
-        if fault := sound_fault(sound(clip), sound(out)):
+        if fault := sound_fault(sound(clip, source["start"]), sound(out, made["start"])):
             result["faults"].append(fault)
         original = pictures(["-i", str(clip), "-fps_mode", "passthrough", *to_rgb(source)], source["size"])
         written = pictures(["-i", str(frames / "%06d.png")], source["size"])
