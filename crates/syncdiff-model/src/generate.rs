@@ -18,9 +18,14 @@ use std::collections::VecDeque;
 /// Seconds are not known here: a caller that wants timings passes a clock.
 pub type Lap<'a> = &'a mut dyn FnMut(Phase);
 
-/// What has just been done; reported through [`FrameGenerator::draw`].
+/// What has just been done; reported through [`Speaker::look`] and [`FrameGenerator::draw`]. A device that works on
+/// while the program goes ahead has only been asked to do it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// Crops encoded.
+    Encode,
+    /// What the denoiser is told was put together.
+    Condition,
     /// Latent sampled.
     Denoise,
     /// Frame decoded and encoded again, to be fed back.
@@ -113,14 +118,14 @@ impl LipSync {
 }
 
 impl<'a> Speaker<'a> {
-    /// Encodes masked crops, each with its model frame; several at once cost less than one by one.
+    /// Encodes masked crops, each with its model frame; several at once cost less than one by one. Calls `lap` after each phase.
     ///
     /// # Shapes
     /// crops: [crop_size, crop_size, 3] bytes, row-major RGB
     ///
     /// # Errors
     /// [`ModelError::Parameter`] for a crop of another size or a frame beyond the speech.
-    pub fn look(&self, masked_rgb_crops: &[(&[u8], usize)]) -> ModelResult<Vec<Seen>> {
+    pub fn look(&self, masked_rgb_crops: &[(&[u8], usize)], lap: Lap<'_>) -> ModelResult<Vec<Seen>> {
         let model = self.model;
         let mut crops = Vec::with_capacity(masked_rgb_crops.len());
         for (rgb, model_frame) in masked_rgb_crops {
@@ -134,6 +139,7 @@ impl<'a> Speaker<'a> {
             return Ok(Vec::new());
         }
         let masked = model.autoencoder.encode(Tensor::cat(crops, 0));
+        lap(Phase::Encode);
         let frames: Vec<usize> = masked_rgb_crops.iter().map(|(_, model_frame)| *model_frame).collect();
         let window = model.config().conditioning.window;
         let tokens = self.speech.tokens(&model.speech.conditioner, window, &frames);
@@ -143,7 +149,9 @@ impl<'a> Speaker<'a> {
             context: BoundContext::new(contexts.of_image(i), self.guidance.as_ref()),
             model_frame,
         };
-        Ok(frames.into_iter().enumerate().map(seen).collect())
+        let seen = frames.into_iter().enumerate().map(seen).collect();
+        lap(Phase::Condition);
+        Ok(seen)
     }
 
     /// Starts a clip. `identity_rgb_crop` is the aligned, unmasked first frame.
@@ -190,6 +198,7 @@ impl FrameGenerator<'_> {
             VisualPriors { masked, identity: self.identity.clone(), pose: self.previous.iter().cloned().collect() };
         let denoiser = model.denoiser.bind_prepared(&priors, context, times, config.prediction);
         let noise = noise.clone().unwrap_or_else(|| model.start_noise(*seed, model_frame));
+        lap(Phase::Condition);
         let latent = sampler.sample(&denoiser, &model.schedule, noise, *seed, &[model_frame as u64])?;
         lap(Phase::Denoise);
         if config.priors.pose_frames == 0 {
@@ -217,7 +226,7 @@ impl FrameGenerator<'_> {
     /// # Errors
     /// As [`Speaker::look`] and [`FrameGenerator::draw`].
     pub fn next(&mut self, masked_rgb_crop: &[u8], model_frame: usize) -> ModelResult<Vec<u8>> {
-        let seen = self.speaker.look(&[(masked_rgb_crop, model_frame)])?;
+        let seen = self.speaker.look(&[(masked_rgb_crop, model_frame)], &mut |_| {})?;
         let mut picture = Vec::new();
         for seen in seen {
             picture = self.speaker.picture(self.draw(seen, &mut |_| {})?);

@@ -143,7 +143,7 @@ fn frames_looked_at_together_are_drawn_as_one_by_one() {
         let alone: Vec<Vec<u8>> = crops.iter().map(|(crop, frame)| generator.next(crop, *frame).unwrap()).collect();
         let asked: Vec<(&[u8], usize)> = crops.iter().map(|(crop, frame)| (&crop[..], *frame)).collect();
         let mut generator = speaker.start(&crop(1)).unwrap();
-        let seen = speaker.look(&asked).unwrap();
+        let seen = speaker.look(&asked, &mut |_| {}).unwrap();
         let drawn: Vec<_> = seen.into_iter().map(|seen| generator.draw(seen, &mut |_| {}).unwrap()).collect();
         for (drawn, alone) in drawn.into_iter().zip(&alone) {
             let apart = speaker.picture(drawn).iter().zip(alone).map(|(a, b)| a.abs_diff(*b)).max();
@@ -189,7 +189,7 @@ fn misfit_calls_are_errors() {
     let mut generator = speaker.start(&crop(1)).unwrap();
     assert!(generator.next(&crop(1)[..100], 0).is_err());
     assert!(generator.next(&crop(1), 5).unwrap_err().to_string().contains("5 frames"));
-    assert!(speaker.look(&[]).unwrap().is_empty());
+    assert!(speaker.look(&[], &mut |_| {}).unwrap().is_empty());
 }
 
 /// Normalising the latents changes what is stored, not what is decoded.

@@ -7,6 +7,7 @@ use syncdiff::device::DeviceChoice;
 use syncdiff::settings::{Composite, Silence};
 use syncdiff_media::LengthPolicy;
 
+use crate::commands::bench::BenchArgs;
 use crate::commands::eval::EvalArgs;
 use crate::commands::prepare::PrepareArgs;
 use crate::commands::train::TrainCommand;
@@ -34,6 +35,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Train(TrainCommand),
     Eval(EvalArgs),
+    Bench(BenchArgs),
 }
 
 impl Command {
@@ -42,6 +44,7 @@ impl Command {
         match self {
             Command::Generate(args) => args.progress,
             Command::Scan(args) => args.progress,
+            Command::Bench(args) => args.progress,
             Command::Doctor(_) | Command::Models(_) | Command::Prepare(_) | Command::Train(_) | Command::Eval(_) => {
                 ProgressKind::None
             }

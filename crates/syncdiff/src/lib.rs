@@ -35,3 +35,7 @@ pub use settings::GenerateSettings;
 
 /// Version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Commit that the program was built from, with `+changes` behind it where its sources differed; none where the build
+/// did not know.
+pub const COMMIT: Option<&str> = option_env!("SYNCDIFF_COMMIT");

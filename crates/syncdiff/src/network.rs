@@ -199,6 +199,20 @@ impl<'a> Network<'a> {
     }
 }
 
+/// Puts the time since the last call, at first since now, into the phase that the model says is done.
+fn laps(clock: &mut Clock) -> impl FnMut(ModelPhase) {
+    let mut since = Instant::now();
+    move |done| {
+        let phase = match done {
+            ModelPhase::Condition => Phase::Condition,
+            ModelPhase::Denoise => Phase::Denoise,
+            ModelPhase::Encode | ModelPhase::FeedBack => Phase::Autoencoder,
+        };
+        clock.add(phase, since.elapsed());
+        since = Instant::now();
+    }
+}
+
 impl MouthModel for Network<'_> {
     type Seen = Seen;
     type Drawn = Drawn;
@@ -211,9 +225,9 @@ impl MouthModel for Network<'_> {
         self.recipe.keep_mask
     }
 
-    fn look(&self, masked: &[(Frame, usize)]) -> Outcome<Vec<Seen>> {
+    fn look(&self, masked: &[(Frame, usize)], clock: &mut Clock) -> Outcome<Vec<Seen>> {
         let crops: Vec<(&[u8], usize)> = masked.iter().map(|(crop, frame)| (&crop.data[..], *frame)).collect();
-        Ok(self.speaker.look(&crops)?)
+        Ok(self.speaker.look(&crops, &mut laps(clock))?)
     }
 
     fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence<Self> + '_>> {
@@ -228,16 +242,7 @@ impl MouthModel for Network<'_> {
 
 impl MouthSequence<Network<'_>> for FrameGenerator<'_> {
     fn draw(&mut self, seen: Seen, clock: &mut Clock) -> Outcome<Drawn> {
-        let mut since = Instant::now();
-        let mut lap = |done: ModelPhase| {
-            let phase = match done {
-                ModelPhase::Denoise => Phase::Denoise,
-                ModelPhase::FeedBack => Phase::Autoencoder,
-            };
-            clock.add(phase, since.elapsed());
-            since = Instant::now();
-        };
-        Ok(FrameGenerator::draw(self, seen, &mut lap)?)
+        Ok(FrameGenerator::draw(self, seen, &mut laps(clock))?)
     }
 
     fn restart(&mut self) {

@@ -19,6 +19,8 @@ use crate::tracking::{Tracked, picture};
 pub struct Report {
     /// Version of this program.
     pub version: &'static str,
+    /// Commit that it was built from, where the build knew it.
+    pub commit: Option<&'static str>,
     /// Versions of ffmpeg and ffprobe.
     pub tools: ToolVersions,
     /// The job, resolved.
@@ -162,7 +164,9 @@ pub struct PhaseSeconds {
     pub load: f64,
     /// Cutting the aligned crop and hiding the mouth.
     pub align: f64,
-    /// Condition and denoising.
+    /// What the denoiser is told: audio tokens of the frame, and the known pictures behind each other.
+    pub condition: f64,
+    /// Denoising, all steps.
     pub denoise: f64,
     /// Autoencoder.
     pub autoencoder: f64,
@@ -185,6 +189,7 @@ impl PhaseSeconds {
             audio: clock.secs(Phase::Audio),
             load: clock.secs(Phase::Load),
             align: clock.secs(Phase::Align),
+            condition: clock.secs(Phase::Condition),
             denoise: clock.secs(Phase::Denoise),
             autoencoder: clock.secs(Phase::Autoencoder),
             paste: clock.secs(Phase::Paste),
@@ -248,6 +253,7 @@ impl Summary<'_> {
         let warnings = self.tracked.warnings.iter().chain(&self.speech.warnings).cloned().collect();
         Ok(Report {
             version: crate::VERSION,
+            commit: crate::COMMIT,
             tools,
             settings: self.settings.clone(),
             model: self.model,

@@ -80,7 +80,7 @@ impl MouthModel for Recorder {
         KeepMaskKind::AlignedFixed
     }
 
-    fn look(&self, masked: &[(Frame, usize)]) -> Outcome<Vec<usize>> {
+    fn look(&self, masked: &[(Frame, usize)], _: &mut Clock) -> Outcome<Vec<usize>> {
         assert!((1..=4).contains(&masked.len()), "{} crops at once", masked.len());
         for (crop, model_frame) in masked {
             // The middle of the mouth region is hidden.

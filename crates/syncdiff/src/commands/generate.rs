@@ -55,7 +55,7 @@ pub(crate) fn run(args: GenerateArgs, cancel: &Cancel) -> Outcome<u8> {
 }
 
 /// Compares what the model needs with what is free: an allocation that fails later would end the program without a word.
-fn check_memory(recipe: &Recipe, settings: &GenerateSettings) -> Outcome<()> {
+pub(super) fn check_memory(recipe: &Recipe, settings: &GenerateSettings) -> Outcome<()> {
     let needed = recipe.memory_bytes();
     match system::memory_bytes() {
         Some((_, free)) if free < needed => {

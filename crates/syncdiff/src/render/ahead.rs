@@ -108,7 +108,7 @@ fn hand_on<M: MouthModel>(
 ) -> Result<(), Gone> {
     let looked = match masked.is_empty() {
         true => Ok(Vec::new()),
-        false => clock.time(Phase::Autoencoder, || scene.model.look(masked)),
+        false => scene.model.look(masked, clock),
     };
     masked.clear();
     let mut looked = match looked {
