@@ -14,6 +14,7 @@ use crate::lipsync::{LipSync, SpeechTokens};
 use crate::preset::{LipSyncConfig, PoseFeedback, check_guidance};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Seconds are not known here: a caller that wants timings passes a clock.
 pub type Lap<'a> = &'a mut dyn FnMut(Phase);
@@ -56,6 +57,8 @@ pub struct Speaker<'a> {
     speech: SpeechTokens,
     sampling: Sampling,
     guidance: Option<Guidance>,
+    /// With guidance: the answers with and without speech are asked for one after the other.
+    apart: AtomicBool,
     times: TimeTable,
     /// Where sampling starts, if that is the same for all frames.
     noise: Option<Tensor<4>>,
@@ -97,7 +100,8 @@ impl LipSync {
         let mute = || self.speech.conditioner.mute_tokens(speech.rows());
         let guidance = self.denoiser.guidance(sampling.guidance, mute);
         let noise = (self.config().noise == NoisePolicy::PerClip).then(|| self.start_noise(sampling.seed, 0));
-        Ok(Speaker { model: self, speech, sampling: *sampling, guidance, times: TimeTable::default(), noise })
+        let (apart, times) = (AtomicBool::new(false), TimeTable::default());
+        Ok(Speaker { model: self, speech, sampling: *sampling, guidance, apart, times, noise })
     }
 
     fn start_noise(&self, seed: u64, model_frame: usize) -> Tensor<4> {
@@ -168,6 +172,12 @@ impl<'a> Speaker<'a> {
         Ok(generator)
     }
 
+    /// From now on draws with half as much at once: what guidance asks with and without speech, which is one batch
+    /// otherwise, is asked one after the other. False where there is nothing left to halve.
+    pub fn halve(&self) -> bool {
+        self.guidance.is_some() && !self.apart.swap(true, Ordering::Relaxed)
+    }
+
     /// The picture of a drawn frame.
     ///
     /// # Shapes
@@ -180,7 +190,22 @@ impl<'a> Speaker<'a> {
     }
 }
 
+impl Seen {
+    /// Waits until this crop is encoded, whatever the device is doing.
+    ///
+    /// # Panics
+    /// In the device's own words where it could not do it, as without memory.
+    pub fn settle(&self) {
+        let _ = self.masked.clone().into_data();
+    }
+}
+
 impl FrameGenerator<'_> {
+    /// As [`Speaker::halve`].
+    pub fn halve(&self) -> bool {
+        self.speaker.halve()
+    }
+
     /// Forgets the previous frames (after a cut, or a gap without a face): the identity frame stands in for them.
     pub fn restart(&mut self) {
         let count = self.speaker.model.config().priors.pose_frames;
@@ -192,10 +217,11 @@ impl FrameGenerator<'_> {
     /// # Errors
     /// As [`Sampler::sample`].
     pub fn draw(&mut self, seen: Seen, lap: Lap<'_>) -> ModelResult<Drawn> {
-        let Speaker { model, sampling: Sampling { sampler, seed, .. }, times, noise, .. } = self.speaker;
+        let Speaker { model, sampling: Sampling { sampler, seed, .. }, apart, times, noise, .. } = self.speaker;
         let (config, Seen { masked, context, model_frame }) = (model.config(), seen);
         let priors =
             VisualPriors { masked, identity: self.identity.clone(), pose: self.previous.iter().cloned().collect() };
+        let context = context.apart(apart.load(Ordering::Relaxed));
         let denoiser = model.denoiser.bind_prepared(&priors, context, times, config.prediction);
         let noise = noise.clone().unwrap_or_else(|| model.start_noise(*seed, model_frame));
         lap(Phase::Condition);

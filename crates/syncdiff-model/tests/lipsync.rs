@@ -149,6 +149,14 @@ fn frames_looked_at_together_are_drawn_as_one_by_one() {
             let apart = speaker.picture(drawn).iter().zip(alone).map(|(a, b)| a.abs_diff(*b)).max();
             assert!(apart <= Some(1), "{apart:?}");
         }
+        // With and without speech one after the other, there is nothing left to halve.
+        assert_eq!((speaker.halve(), speaker.halve()), (guidance != 1.0, false));
+        let mut generator = speaker.start(&crop(1)).unwrap();
+        for ((crop, frame), alone) in crops.iter().zip(&alone) {
+            let halved = generator.next(crop, *frame).unwrap();
+            let apart = halved.iter().zip(alone).map(|(a, b)| a.abs_diff(*b)).max();
+            assert!(apart <= Some(1), "{apart:?}");
+        }
         assert_ne!(alone[1], alone[2]);
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use syncdiff::device::DeviceChoice;
+use syncdiff::render::BATCH;
 use syncdiff::settings::{Composite, Silence};
 use syncdiff_media::LengthPolicy;
 
@@ -99,6 +100,12 @@ pub(crate) struct GenerateArgs {
     /// Weight of the speech, 1 to 20: above 1 the mouth moves more decidedly, at twice the time [default: the model's own]
     #[arg(long, value_name = "WEIGHT", help_heading = "Model")]
     pub(crate) guidance: Option<f32>,
+
+    /// Most pictures that a network takes at once: fewer need less memory and more time. Where a GPU's memory runs out,
+    /// half as many are taken from then on
+    #[arg(long, value_name = "N", default_value_t = BATCH as u8, value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(help_heading = "Model")]
+    pub(crate) batch: u8,
 
     /// Seed of all noise: the same seed on the same machine gives the same frames
     #[arg(long, default_value_t = 0, help_heading = "Model")]

@@ -1,6 +1,7 @@
 //! The trained model as the renderer sees it: weights of a folder, a sampler, and the speech it has listened to.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -13,6 +14,7 @@ use syncdiff_model::{FrameGenerator, LipSync, LipSyncConfig, Speaker, SpeechToke
 
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
+use crate::memory::guarded;
 use crate::mouth::{MouthModel, MouthSequence};
 use crate::report::ModelReport;
 use crate::settings::GenerateSettings;
@@ -31,6 +33,7 @@ pub struct Recipe {
     config: LipSyncConfig,
     keep_mask: KeepMaskKind,
     sampling: Sampling,
+    batch: usize,
 }
 
 impl Recipe {
@@ -56,7 +59,7 @@ impl Recipe {
             guidance: choose_guidance(config.guidance, settings.guidance)?,
             seed: settings.seed,
         };
-        Ok(Recipe { folder: folder.clone(), manifest, config, keep_mask, sampling })
+        Ok(Recipe { folder: folder.clone(), manifest, config, keep_mask, sampling, batch: settings.batch })
     }
 
     /// The model's shape.
@@ -161,6 +164,8 @@ pub struct Network<'a> {
     recipe: Recipe,
     model: &'a LipSync,
     speaker: Speaker<'a>,
+    /// So many crops at once have been looked at to the end.
+    fitted: AtomicUsize,
 }
 
 impl<'a> Network<'a> {
@@ -178,7 +183,10 @@ impl<'a> Network<'a> {
     /// Those of the network.
     pub fn listen(recipe: Recipe, model: &'a LipSync, speech: SpeechTokens) -> Outcome<Self> {
         let speaker = model.speaker(speech, &recipe.sampling)?;
-        Ok(Network { recipe, model, speaker })
+        if recipe.batch == 1 {
+            speaker.halve();
+        }
+        Ok(Network { recipe, model, speaker, fitted: AtomicUsize::new(0) })
     }
 
     /// What the report says of it.
@@ -227,7 +235,15 @@ impl MouthModel for Network<'_> {
 
     fn look(&self, masked: &[(Frame, usize)], clock: &mut Clock) -> Outcome<Vec<Seen>> {
         let crops: Vec<(&[u8], usize)> = masked.iter().map(|(crop, frame)| (&crop.data[..], *frame)).collect();
-        Ok(self.speaker.look(&crops, &mut laps(clock))?)
+        let seen = self.speaker.look(&crops, &mut laps(clock))?;
+        // A device that works on while the program goes ahead tells of a lack of memory only when a result is read.
+        if let Some(last) = seen.last()
+            && self.fitted.load(Ordering::Relaxed) < seen.len()
+        {
+            last.settle();
+            self.fitted.fetch_max(seen.len(), Ordering::Relaxed);
+        }
+        Ok(seen)
     }
 
     fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence<Self> + '_>> {
@@ -242,7 +258,11 @@ impl MouthModel for Network<'_> {
 
 impl MouthSequence<Network<'_>> for FrameGenerator<'_> {
     fn draw(&mut self, seen: Seen, clock: &mut Clock) -> Outcome<Drawn> {
-        Ok(FrameGenerator::draw(self, seen, &mut laps(clock))?)
+        let kept = seen.clone();
+        match guarded(|| Ok(FrameGenerator::draw(self, seen, &mut laps(clock))?)) {
+            Err(Error::OutOfMemory { .. }) if self.halve() => Ok(FrameGenerator::draw(self, kept, &mut laps(clock))?),
+            drawn => drawn,
+        }
     }
 
     fn restart(&mut self) {

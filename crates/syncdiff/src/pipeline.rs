@@ -62,6 +62,7 @@ pub fn generate(tools: &Tools, settings: &GenerateSettings, watch: &mut Watch<'_
         cast: &cast,
         speech_opacity: speech_opacity.as_deref(),
         composite: settings.composite,
+        batch: settings.batch,
         model: &network,
     };
     let outputs = match settings.preview {

@@ -53,6 +53,8 @@ pub struct GenerateSettings {
     pub steps: Option<usize>,
     /// Weight of the speech (classifier-free guidance); the model's own default if none is given.
     pub guidance: Option<f32>,
+    /// Most pictures that a network takes at once.
+    pub batch: usize,
     /// Seed of all noise.
     pub seed: u64,
     /// What decides the length of the output.

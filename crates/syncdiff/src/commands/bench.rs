@@ -10,6 +10,7 @@ use serde_json::json;
 use syncdiff::device::DeviceChoice;
 use syncdiff::network::Recipe;
 use syncdiff::progress::Cancel;
+use syncdiff::render::BATCH;
 use syncdiff::report::{ModelReport, PhaseSeconds, Report};
 use syncdiff::settings::{Composite, Silence};
 use syncdiff::{Error, GenerateSettings, Outcome, generate};
@@ -238,6 +239,7 @@ fn resolve(args: BenchArgs, folder: &TempDir) -> Outcome<GenerateSettings> {
         sampler: args.sampler,
         steps: args.steps.map(usize::from),
         guidance: args.guidance,
+        batch: BATCH,
         seed: 0,
         length: LengthPolicy::Audio,
         face: "largest".into(),

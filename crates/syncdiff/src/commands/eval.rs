@@ -9,6 +9,7 @@ use clap::Args;
 use serde::Serialize;
 use syncdiff::device::{DeviceChoice, resolve};
 use syncdiff::progress::{Cancel, Watch};
+use syncdiff::render::BATCH;
 use syncdiff::report::write_json;
 use syncdiff::settings::{Composite, Silence};
 use syncdiff::silence::speech_frames;
@@ -262,6 +263,7 @@ fn settings(args: &EvalArgs, weights: &Path, video: &Path, speech: &Path, out: &
         sampler: None,
         steps: args.steps,
         guidance: args.guidance,
+        batch: BATCH,
         seed: 0,
         length: LengthPolicy::Video,
         face: "largest".into(),

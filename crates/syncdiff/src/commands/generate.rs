@@ -96,6 +96,7 @@ fn resolve(args: GenerateArgs) -> Outcome<GenerateSettings> {
         sampler: args.sampler,
         steps: args.steps.map(usize::from),
         guidance: args.guidance,
+        batch: usize::from(args.batch),
         seed: args.seed,
         length: args.length.into(),
         face: args.face,
