@@ -40,6 +40,8 @@ pub struct Sampling {
     pub sampler: Sampler,
     /// Weight of the speech; see [`LipSyncConfig::NO_GUIDANCE`].
     pub guidance: f32,
+    /// What a frame hands to the next.
+    pub feedback: PoseFeedback,
     /// Of all noise.
     pub seed: u64,
 }
@@ -47,7 +49,7 @@ pub struct Sampling {
 impl LipSyncConfig {
     /// The model's own way, under a seed.
     pub fn sampling(&self, seed: u64) -> Sampling {
-        Sampling { sampler: self.sampler, guidance: self.guidance, seed }
+        Sampling { sampler: self.sampler, guidance: self.guidance, feedback: self.feedback, seed }
     }
 }
 
@@ -217,7 +219,8 @@ impl FrameGenerator<'_> {
     /// # Errors
     /// As [`Sampler::sample`].
     pub fn draw(&mut self, seen: Seen, lap: Lap<'_>) -> ModelResult<Drawn> {
-        let Speaker { model, sampling: Sampling { sampler, seed, .. }, apart, times, noise, .. } = self.speaker;
+        let Speaker { model, sampling: Sampling { sampler, feedback, seed, .. }, apart, times, noise, .. } =
+            self.speaker;
         let (config, Seen { masked, context, model_frame }) = (model.config(), seen);
         let priors =
             VisualPriors { masked, identity: self.identity.clone(), pose: self.previous.iter().cloned().collect() };
@@ -230,7 +233,7 @@ impl FrameGenerator<'_> {
         if config.priors.pose_frames == 0 {
             return Ok(Drawn(Form::Latent(latent)));
         }
-        let (pose, drawn) = match config.feedback {
+        let (pose, drawn) = match feedback {
             PoseFeedback::Latent => (latent.clone(), Form::Latent(latent)),
             PoseFeedback::Decoded => {
                 let picture = model.autoencoder.decode(latent);

@@ -7,6 +7,7 @@ use syncdiff::device::DeviceChoice;
 use syncdiff::render::BATCH;
 use syncdiff::settings::{Composite, Silence};
 use syncdiff_media::LengthPolicy;
+use syncdiff_model::preset::PoseFeedback;
 
 use crate::commands::bench::BenchArgs;
 use crate::commands::eval::EvalArgs;
@@ -100,6 +101,10 @@ pub(crate) struct GenerateArgs {
     /// Weight of the speech, 1 to 20: above 1 the mouth moves more decidedly, at twice the time [default: the model's own]
     #[arg(long, value_name = "WEIGHT", help_heading = "Model")]
     pub(crate) guidance: Option<f32>,
+
+    /// What a drawn frame hands to the next [default: the model's own]
+    #[arg(long, value_enum, help_heading = "Model")]
+    pub(crate) feedback: Option<FeedbackArg>,
 
     /// Most pictures that a network takes at once: fewer need less memory and more time. Where a GPU's memory runs out,
     /// half as many are taken from then on
@@ -210,6 +215,24 @@ impl From<CompositeArg> for Composite {
         match composite {
             CompositeArg::Soft => Composite::Soft,
             CompositeArg::None => Composite::None,
+        }
+    }
+}
+
+/// What a drawn frame hands to the next.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum FeedbackArg {
+    /// Its latent as it was drawn: an encoding less for every frame
+    Latent,
+    /// Its picture, decoded and encoded again, as the paper has it
+    Decoded,
+}
+
+impl From<FeedbackArg> for PoseFeedback {
+    fn from(feedback: FeedbackArg) -> Self {
+        match feedback {
+            FeedbackArg::Latent => PoseFeedback::Latent,
+            FeedbackArg::Decoded => PoseFeedback::Decoded,
         }
     }
 }

@@ -57,6 +57,7 @@ impl Recipe {
         let sampling = Sampling {
             sampler: choose_sampler(&config.sampler, settings.sampler.as_deref(), settings.steps)?,
             guidance: choose_guidance(config.guidance, settings.guidance)?,
+            feedback: settings.feedback.unwrap_or(config.feedback),
             seed: settings.seed,
         };
         Ok(Recipe { folder: folder.clone(), manifest, config, keep_mask, sampling, batch: settings.batch })
@@ -191,7 +192,8 @@ impl<'a> Network<'a> {
 
     /// What the report says of it.
     pub fn about(&self) -> ModelReport {
-        let Recipe { manifest, config, keep_mask, sampling: Sampling { sampler, guidance, .. }, .. } = &self.recipe;
+        let Recipe { manifest, config, keep_mask, sampling: Sampling { sampler, guidance, feedback, .. }, .. } =
+            &self.recipe;
         let weights = manifest.files.iter().find(|file| file.name.ends_with(".safetensors"));
         ModelReport {
             name: config.name.clone(),
@@ -203,6 +205,7 @@ impl<'a> Network<'a> {
             sampler: sampler_name(sampler.kind).to_owned(),
             steps: sampler.num_steps,
             guidance: *guidance,
+            feedback: *feedback,
         }
     }
 }

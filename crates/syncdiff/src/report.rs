@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use syncdiff_media::{Plan, Speech, Time, ToolVersions, Warning, Written};
+use syncdiff_model::preset::PoseFeedback;
 
 use crate::cache::Kept;
 use crate::cast::Cast;
@@ -70,6 +71,8 @@ pub struct ModelReport {
     pub steps: usize,
     /// Weight of the speech; 1 is no guidance.
     pub guidance: f32,
+    /// What a drawn frame handed to the next.
+    pub feedback: PoseFeedback,
 }
 
 /// The source clip.

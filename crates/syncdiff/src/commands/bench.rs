@@ -18,6 +18,7 @@ use syncdiff_media::{LengthPolicy, ToolVersions, Tools};
 use tempfile::TempDir;
 
 use super::generate::check_memory;
+use crate::cli::FeedbackArg;
 use crate::terminal::{Display, ProgressKind, event, say};
 use crate::{folders, system};
 
@@ -78,6 +79,10 @@ pub(crate) struct BenchArgs {
     /// Weight of the speech, 1 to 20 [default: the model's own]
     #[arg(long, value_name = "WEIGHT", help_heading = "Model")]
     guidance: Option<f32>,
+
+    /// What a drawn frame hands to the next [default: the model's own]
+    #[arg(long, value_enum, help_heading = "Model")]
+    feedback: Option<FeedbackArg>,
 
     /// How progress is shown, on the error stream
     #[arg(long, value_enum, default_value_t = ProgressKind::Auto)]
@@ -239,6 +244,7 @@ fn resolve(args: BenchArgs, folder: &TempDir) -> Outcome<GenerateSettings> {
         sampler: args.sampler,
         steps: args.steps.map(usize::from),
         guidance: args.guidance,
+        feedback: args.feedback.map(Into::into),
         batch: BATCH,
         seed: 0,
         length: LengthPolicy::Audio,

@@ -24,6 +24,7 @@ use syncdiff_media::{Frame, LengthPolicy, Rational, Tools, decode_speech, probe,
 use syncdiff_model::LipSync;
 use syncdiff_model::generate::{rgb_to_tensor, tensor_to_rgb};
 
+use crate::cli::FeedbackArg;
 use crate::folders;
 use crate::terminal::say;
 
@@ -72,6 +73,10 @@ pub(crate) struct EvalArgs {
     /// Weight of the speech, 1 to 20; the model's own default when not given
     #[arg(long, value_name = "WEIGHT")]
     guidance: Option<f32>,
+
+    /// What a drawn frame hands to the next; the model's own default when not given
+    #[arg(long, value_enum)]
+    feedback: Option<FeedbackArg>,
 
     /// Where the networks run: auto, cpu, vulkan:N, cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
@@ -263,6 +268,7 @@ fn settings(args: &EvalArgs, weights: &Path, video: &Path, speech: &Path, out: &
         sampler: None,
         steps: args.steps,
         guidance: args.guidance,
+        feedback: args.feedback.map(Into::into),
         batch: BATCH,
         seed: 0,
         length: LengthPolicy::Video,

@@ -21,6 +21,7 @@ pub(crate) fn run(args: GenerateArgs, cancel: &Cancel) -> Outcome<u8> {
         settings.sampler = Some(sampler_name(recipe.sampling().sampler.kind).to_owned());
         settings.steps = Some(recipe.sampling().sampler.num_steps);
         settings.guidance = Some(recipe.sampling().guidance);
+        settings.feedback = Some(recipe.sampling().feedback);
         let text = toml::to_string(&settings).map_err(|error| {
             Error::usage(format!("the settings cannot be shown as TOML: {error}"), "use file names in UTF-8")
         })?;
@@ -96,6 +97,7 @@ fn resolve(args: GenerateArgs) -> Outcome<GenerateSettings> {
         sampler: args.sampler,
         steps: args.steps.map(usize::from),
         guidance: args.guidance,
+        feedback: args.feedback.map(Into::into),
         batch: usize::from(args.batch),
         seed: args.seed,
         length: args.length.into(),
