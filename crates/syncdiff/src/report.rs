@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use syncdiff_media::{Plan, Speech, Time, ToolVersions, Warning, Written};
+use syncdiff_media::{Plan, Time, ToolVersions, Warning, Written};
 use syncdiff_model::preset::PoseFeedback;
 
 use crate::cache::Kept;
@@ -217,8 +217,10 @@ pub struct Summary<'a> {
     pub tracked: &'a Tracked,
     /// The chosen face.
     pub cast: &'a Cast,
-    /// The speech.
-    pub speech: &'a Speech,
+    /// Length of the speech.
+    pub speech_length: Time,
+    /// What was wrong with the speech without ending the work.
+    pub speech_warnings: &'a [Warning],
     /// Which model frames have speech, where that was measured.
     pub speaking: Option<&'a [bool]>,
     /// The output's frames.
@@ -253,7 +255,7 @@ impl Summary<'_> {
             start_secs: secs_at(frames.start),
             end_secs: secs_at(frames.end),
         };
-        let warnings = self.tracked.warnings.iter().chain(&self.speech.warnings).cloned().collect();
+        let warnings = self.tracked.warnings.iter().chain(self.speech_warnings).cloned().collect();
         Ok(Report {
             version: crate::VERSION,
             commit: crate::COMMIT,
@@ -278,7 +280,7 @@ impl Summary<'_> {
                 cuts: self.tracked.faces.cuts(),
             },
             speech: SpeechReport {
-                secs: self.speech.duration().secs(),
+                secs: self.speech_length.secs(),
                 speaking_part: self
                     .speaking
                     .map(|speaking| speaking.iter().filter(|on| **on).count() as f64 / speaking.len().max(1) as f64),
