@@ -14,7 +14,7 @@ use crate::lipsync::{LipSync, SpeechTokens};
 use crate::preset::{LipSyncConfig, PoseFeedback, check_guidance};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Seconds are not known here: a caller that wants timings passes a clock.
 pub type Lap<'a> = &'a mut dyn FnMut(Phase);
@@ -61,6 +61,10 @@ pub struct Speaker<'a> {
     guidance: Option<Guidance>,
     /// With guidance: the answers with and without speech are asked for one after the other.
     apart: AtomicBool,
+    /// So many crops at once were encoded to the end.
+    encoded: AtomicUsize,
+    /// A latent was sampled to the end.
+    sampled: AtomicBool,
     times: TimeTable,
     /// Where sampling starts, if that is the same for all frames.
     noise: Option<Tensor<4>>,
@@ -102,8 +106,17 @@ impl LipSync {
         let mute = || self.speech.conditioner.mute_tokens(speech.rows());
         let guidance = self.denoiser.guidance(sampling.guidance, mute);
         let noise = (self.config().noise == NoisePolicy::PerClip).then(|| self.start_noise(sampling.seed, 0));
-        let (apart, times) = (AtomicBool::new(false), TimeTable::default());
-        Ok(Speaker { model: self, speech, sampling: *sampling, guidance, apart, times, noise })
+        Ok(Speaker {
+            model: self,
+            speech,
+            sampling: *sampling,
+            guidance,
+            apart: AtomicBool::new(false),
+            encoded: AtomicUsize::new(0),
+            sampled: AtomicBool::new(false),
+            times: TimeTable::default(),
+            noise,
+        })
     }
 
     fn start_noise(&self, seed: u64, model_frame: usize) -> Tensor<4> {
@@ -124,7 +137,8 @@ impl LipSync {
 }
 
 impl<'a> Speaker<'a> {
-    /// Encodes masked crops, each with its model frame; several at once cost less than one by one. Calls `lap` after each phase.
+    /// Encodes masked crops, each with its model frame; several at once cost less than one by one. Calls `lap`
+    /// after each phase.
     ///
     /// # Shapes
     /// crops: [crop_size, crop_size, 3] bytes, row-major RGB
@@ -145,6 +159,10 @@ impl<'a> Speaker<'a> {
             return Ok(Vec::new());
         }
         let masked = model.autoencoder.encode(Tensor::cat(crops, 0));
+        if self.encoded.load(Ordering::Relaxed) < masked_rgb_crops.len() {
+            settle(&masked);
+            self.encoded.fetch_max(masked_rgb_crops.len(), Ordering::Relaxed);
+        }
         lap(Phase::Encode);
         let frames: Vec<usize> = masked_rgb_crops.iter().map(|(_, model_frame)| *model_frame).collect();
         let window = model.config().conditioning.window;
@@ -192,16 +210,6 @@ impl<'a> Speaker<'a> {
     }
 }
 
-impl Seen {
-    /// Waits until this crop is encoded, whatever the device is doing.
-    ///
-    /// # Panics
-    /// In the device's own words where it could not do it, as without memory.
-    pub fn settle(&self) {
-        let _ = self.masked.clone().into_data();
-    }
-}
-
 impl FrameGenerator<'_> {
     /// As [`Speaker::halve`].
     pub fn halve(&self) -> bool {
@@ -219,8 +227,8 @@ impl FrameGenerator<'_> {
     /// # Errors
     /// As [`Sampler::sample`].
     pub fn draw(&mut self, seen: Seen, lap: Lap<'_>) -> ModelResult<Drawn> {
-        let Speaker { model, sampling: Sampling { sampler, feedback, seed, .. }, apart, times, noise, .. } =
-            self.speaker;
+        let Speaker { model, sampling, apart, sampled, times, noise, .. } = self.speaker;
+        let Sampling { sampler, feedback, seed, .. } = sampling;
         let (config, Seen { masked, context, model_frame }) = (model.config(), seen);
         let priors =
             VisualPriors { masked, identity: self.identity.clone(), pose: self.previous.iter().cloned().collect() };
@@ -229,6 +237,10 @@ impl FrameGenerator<'_> {
         let noise = noise.clone().unwrap_or_else(|| model.start_noise(*seed, model_frame));
         lap(Phase::Condition);
         let latent = sampler.sample(&denoiser, &model.schedule, noise, *seed, &[model_frame as u64])?;
+        if !sampled.load(Ordering::Relaxed) {
+            settle(&latent);
+            sampled.store(true, Ordering::Relaxed);
+        }
         lap(Phase::Denoise);
         if config.priors.pose_frames == 0 {
             return Ok(Drawn(Form::Latent(latent)));
@@ -262,6 +274,12 @@ impl FrameGenerator<'_> {
         }
         Ok(picture)
     }
+}
+
+/// Waits for a result. A device that works on while the program goes ahead tells only then that it could not do it, as
+/// for want of memory: by a panic in its own words. Done once for each size, so that the wait costs nothing.
+fn settle(result: &Tensor<4>) {
+    let _ = result.to_data();
 }
 
 /// One square RGB picture as a tensor.

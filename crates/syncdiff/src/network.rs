@@ -1,7 +1,6 @@
 //! The trained model as the renderer sees it: weights of a folder, a sampler, and the speech it has listened to.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -165,8 +164,6 @@ pub struct Network<'a> {
     recipe: Recipe,
     model: &'a LipSync,
     speaker: Speaker<'a>,
-    /// So many crops at once have been looked at to the end.
-    fitted: AtomicUsize,
 }
 
 impl<'a> Network<'a> {
@@ -187,7 +184,7 @@ impl<'a> Network<'a> {
         if recipe.batch == 1 {
             speaker.halve();
         }
-        Ok(Network { recipe, model, speaker, fitted: AtomicUsize::new(0) })
+        Ok(Network { recipe, model, speaker })
     }
 
     /// What the report says of it.
@@ -238,15 +235,7 @@ impl MouthModel for Network<'_> {
 
     fn look(&self, masked: &[(Frame, usize)], clock: &mut Clock) -> Outcome<Vec<Seen>> {
         let crops: Vec<(&[u8], usize)> = masked.iter().map(|(crop, frame)| (&crop.data[..], *frame)).collect();
-        let seen = self.speaker.look(&crops, &mut laps(clock))?;
-        // A device that works on while the program goes ahead tells of a lack of memory only when a result is read.
-        if let Some(last) = seen.last()
-            && self.fitted.load(Ordering::Relaxed) < seen.len()
-        {
-            last.settle();
-            self.fitted.fetch_max(seen.len(), Ordering::Relaxed);
-        }
-        Ok(seen)
+        Ok(self.speaker.look(&crops, &mut laps(clock))?)
     }
 
     fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence<Self> + '_>> {
