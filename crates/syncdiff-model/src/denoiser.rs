@@ -164,15 +164,24 @@ pub struct BoundContext {
     /// Under guidance that of no speech stands behind it in the batch: both answers come from one pass.
     prepared: PreparedContext,
     weight: Option<f32>,
+    /// Under guidance: two passes, each of half the size.
+    apart: bool,
 }
 
 impl BoundContext {
     /// Joins a context with that of no speech, where there is guidance.
     pub fn new(context: PreparedContext, guidance: Option<&Guidance>) -> Self {
         match guidance {
-            Some(Guidance { weight, mute }) => BoundContext { prepared: context.join(mute), weight: Some(*weight) },
-            None => BoundContext { prepared: context, weight: None },
+            Some(Guidance { weight, mute }) => {
+                BoundContext { prepared: context.join(mute), weight: Some(*weight), apart: false }
+            }
+            None => BoundContext { prepared: context, weight: None, apart: false },
         }
+    }
+
+    /// Lets the answers with and without speech come from a pass each: the same answers up to rounding, in less memory.
+    pub fn apart(self, apart: bool) -> Self {
+        BoundContext { apart, ..self }
     }
 }
 
@@ -209,10 +218,16 @@ impl Denoiser for BoundDenoiser<'_> {
             _ => unet.prepare_timesteps(timesteps, &device),
         };
         let x = Tensor::cat(vec![x_t, self.condition.clone()], 1);
-        let answers = unet.forward_prepared(x, &time, &self.context.prepared);
-        let Some(weight) = self.context.weight else { return answers };
+        let BoundContext { prepared, weight, apart } = &self.context;
+        let Some(weight) = *weight else { return unet.forward_prepared(x, &time, prepared) };
         let batch = timesteps.len();
-        let (with, without) = (answers.clone().narrow(0, 0, batch), answers.narrow(0, batch, batch));
+        let (with, without) = if *apart {
+            let half = |first: usize| unet.forward_prepared(x.clone(), &time, &prepared.of_images(first, batch));
+            (half(0), half(batch))
+        } else {
+            let answers = unet.forward_prepared(x, &time, prepared);
+            (answers.clone().narrow(0, 0, batch), answers.narrow(0, batch, batch))
+        };
         without.clone() + (with - without) * weight
     }
 

@@ -14,13 +14,19 @@ use crate::lipsync::{LipSync, SpeechTokens};
 use crate::preset::{LipSyncConfig, PoseFeedback, check_guidance};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Seconds are not known here: a caller that wants timings passes a clock.
 pub type Lap<'a> = &'a mut dyn FnMut(Phase);
 
-/// What has just been done; reported through [`FrameGenerator::draw`].
+/// What has just been done; reported through [`Speaker::look`] and [`FrameGenerator::draw`]. A device that works on
+/// while the program goes ahead has only been asked to do it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// Crops encoded.
+    Encode,
+    /// What the denoiser is told was put together.
+    Condition,
     /// Latent sampled.
     Denoise,
     /// Frame decoded and encoded again, to be fed back.
@@ -34,6 +40,8 @@ pub struct Sampling {
     pub sampler: Sampler,
     /// Weight of the speech; see [`LipSyncConfig::NO_GUIDANCE`].
     pub guidance: f32,
+    /// What a frame hands to the next.
+    pub feedback: PoseFeedback,
     /// Of all noise.
     pub seed: u64,
 }
@@ -41,7 +49,7 @@ pub struct Sampling {
 impl LipSyncConfig {
     /// The model's own way, under a seed.
     pub fn sampling(&self, seed: u64) -> Sampling {
-        Sampling { sampler: self.sampler, guidance: self.guidance, seed }
+        Sampling { sampler: self.sampler, guidance: self.guidance, feedback: self.feedback, seed }
     }
 }
 
@@ -51,6 +59,12 @@ pub struct Speaker<'a> {
     speech: SpeechTokens,
     sampling: Sampling,
     guidance: Option<Guidance>,
+    /// With guidance: the answers with and without speech are asked for one after the other.
+    apart: AtomicBool,
+    /// So many crops at once were encoded to the end.
+    encoded: AtomicUsize,
+    /// A latent was sampled to the end.
+    sampled: AtomicBool,
     times: TimeTable,
     /// Where sampling starts, if that is the same for all frames.
     noise: Option<Tensor<4>>,
@@ -92,7 +106,17 @@ impl LipSync {
         let mute = || self.speech.conditioner.mute_tokens(speech.rows());
         let guidance = self.denoiser.guidance(sampling.guidance, mute);
         let noise = (self.config().noise == NoisePolicy::PerClip).then(|| self.start_noise(sampling.seed, 0));
-        Ok(Speaker { model: self, speech, sampling: *sampling, guidance, times: TimeTable::default(), noise })
+        Ok(Speaker {
+            model: self,
+            speech,
+            sampling: *sampling,
+            guidance,
+            apart: AtomicBool::new(false),
+            encoded: AtomicUsize::new(0),
+            sampled: AtomicBool::new(false),
+            times: TimeTable::default(),
+            noise,
+        })
     }
 
     fn start_noise(&self, seed: u64, model_frame: usize) -> Tensor<4> {
@@ -113,14 +137,15 @@ impl LipSync {
 }
 
 impl<'a> Speaker<'a> {
-    /// Encodes masked crops, each with its model frame; several at once cost less than one by one.
+    /// Encodes masked crops, each with its model frame; several at once cost less than one by one. Calls `lap`
+    /// after each phase.
     ///
     /// # Shapes
     /// crops: [crop_size, crop_size, 3] bytes, row-major RGB
     ///
     /// # Errors
     /// [`ModelError::Parameter`] for a crop of another size or a frame beyond the speech.
-    pub fn look(&self, masked_rgb_crops: &[(&[u8], usize)]) -> ModelResult<Vec<Seen>> {
+    pub fn look(&self, masked_rgb_crops: &[(&[u8], usize)], lap: Lap<'_>) -> ModelResult<Vec<Seen>> {
         let model = self.model;
         let mut crops = Vec::with_capacity(masked_rgb_crops.len());
         for (rgb, model_frame) in masked_rgb_crops {
@@ -134,6 +159,11 @@ impl<'a> Speaker<'a> {
             return Ok(Vec::new());
         }
         let masked = model.autoencoder.encode(Tensor::cat(crops, 0));
+        if self.encoded.load(Ordering::Relaxed) < masked_rgb_crops.len() {
+            settle(&masked);
+            self.encoded.fetch_max(masked_rgb_crops.len(), Ordering::Relaxed);
+        }
+        lap(Phase::Encode);
         let frames: Vec<usize> = masked_rgb_crops.iter().map(|(_, model_frame)| *model_frame).collect();
         let window = model.config().conditioning.window;
         let tokens = self.speech.tokens(&model.speech.conditioner, window, &frames);
@@ -143,7 +173,9 @@ impl<'a> Speaker<'a> {
             context: BoundContext::new(contexts.of_image(i), self.guidance.as_ref()),
             model_frame,
         };
-        Ok(frames.into_iter().enumerate().map(seen).collect())
+        let seen = frames.into_iter().enumerate().map(seen).collect();
+        lap(Phase::Condition);
+        Ok(seen)
     }
 
     /// Starts a clip. `identity_rgb_crop` is the aligned, unmasked first frame.
@@ -160,6 +192,12 @@ impl<'a> Speaker<'a> {
         Ok(generator)
     }
 
+    /// From now on draws with half as much at once: what guidance asks with and without speech, which is one batch
+    /// otherwise, is asked one after the other. False where there is nothing left to halve.
+    pub fn halve(&self) -> bool {
+        self.guidance.is_some() && !self.apart.swap(true, Ordering::Relaxed)
+    }
+
     /// The picture of a drawn frame.
     ///
     /// # Shapes
@@ -173,6 +211,11 @@ impl<'a> Speaker<'a> {
 }
 
 impl FrameGenerator<'_> {
+    /// As [`Speaker::halve`].
+    pub fn halve(&self) -> bool {
+        self.speaker.halve()
+    }
+
     /// Forgets the previous frames (after a cut, or a gap without a face): the identity frame stands in for them.
     pub fn restart(&mut self) {
         let count = self.speaker.model.config().priors.pose_frames;
@@ -184,18 +227,25 @@ impl FrameGenerator<'_> {
     /// # Errors
     /// As [`Sampler::sample`].
     pub fn draw(&mut self, seen: Seen, lap: Lap<'_>) -> ModelResult<Drawn> {
-        let Speaker { model, sampling: Sampling { sampler, seed, .. }, times, noise, .. } = self.speaker;
+        let Speaker { model, sampling, apart, sampled, times, noise, .. } = self.speaker;
+        let Sampling { sampler, feedback, seed, .. } = sampling;
         let (config, Seen { masked, context, model_frame }) = (model.config(), seen);
         let priors =
             VisualPriors { masked, identity: self.identity.clone(), pose: self.previous.iter().cloned().collect() };
+        let context = context.apart(apart.load(Ordering::Relaxed));
         let denoiser = model.denoiser.bind_prepared(&priors, context, times, config.prediction);
         let noise = noise.clone().unwrap_or_else(|| model.start_noise(*seed, model_frame));
+        lap(Phase::Condition);
         let latent = sampler.sample(&denoiser, &model.schedule, noise, *seed, &[model_frame as u64])?;
+        if !sampled.load(Ordering::Relaxed) {
+            settle(&latent);
+            sampled.store(true, Ordering::Relaxed);
+        }
         lap(Phase::Denoise);
         if config.priors.pose_frames == 0 {
             return Ok(Drawn(Form::Latent(latent)));
         }
-        let (pose, drawn) = match config.feedback {
+        let (pose, drawn) = match feedback {
             PoseFeedback::Latent => (latent.clone(), Form::Latent(latent)),
             PoseFeedback::Decoded => {
                 let picture = model.autoencoder.decode(latent);
@@ -217,13 +267,19 @@ impl FrameGenerator<'_> {
     /// # Errors
     /// As [`Speaker::look`] and [`FrameGenerator::draw`].
     pub fn next(&mut self, masked_rgb_crop: &[u8], model_frame: usize) -> ModelResult<Vec<u8>> {
-        let seen = self.speaker.look(&[(masked_rgb_crop, model_frame)])?;
+        let seen = self.speaker.look(&[(masked_rgb_crop, model_frame)], &mut |_| {})?;
         let mut picture = Vec::new();
         for seen in seen {
             picture = self.speaker.picture(self.draw(seen, &mut |_| {})?);
         }
         Ok(picture)
     }
+}
+
+/// Waits for a result. A device that works on while the program goes ahead tells only then that it could not do it, as
+/// for want of memory: by a panic in its own words. Done once for each size, so that the wait costs nothing.
+fn settle(result: &Tensor<4>) {
+    let _ = result.to_data();
 }
 
 /// One square RGB picture as a tensor.

@@ -66,6 +66,31 @@ fn generation_is_a_function_of_its_seed_and_feeds_itself() {
     }
 }
 
+/// The sampling says what is fed back, whatever the model's own way is, and it matters from the second frame on.
+#[test]
+fn what_is_fed_back_can_be_chosen() {
+    let device = Device::flex();
+    let made = |own: PoseFeedback, chosen: Option<PoseFeedback>| {
+        let config = LipSyncConfig { feedback: own, noise: NoisePolicy::PerClip, ..tiny::lip_sync() };
+        let model = LipSync::random(&config, 1, &device).unwrap();
+        let denoiser = model.denoiser.clone().map(&mut Ramp { pace: 1.0, ..Ramp::small() });
+        let parts = (model.autoencoder.clone(), model.speech.clone());
+        let model = LipSync::from_parts(config, parts.0, denoiser, parts.1, &device).unwrap();
+        let tokens = model.encode_speech(&speech(0.2), 5).unwrap();
+        let sampling = model.config().sampling(3);
+        let sampling = Sampling { feedback: chosen.unwrap_or(sampling.feedback), ..sampling };
+        let speaker = model.speaker(tokens, &sampling).unwrap();
+        let mut generator = speaker.start(&crop(1)).unwrap();
+        (0..3).map(|frame| generator.next(&crop(2), frame).unwrap()).collect::<Vec<_>>()
+    };
+    let latent = made(PoseFeedback::Latent, None);
+    let decoded = made(PoseFeedback::Latent, Some(PoseFeedback::Decoded));
+    assert_eq!(decoded, made(PoseFeedback::Decoded, None));
+    assert_eq!(latent, made(PoseFeedback::Decoded, Some(PoseFeedback::Latent)));
+    assert_eq!(latent[0], decoded[0]);
+    assert_ne!(latent[1], decoded[1]);
+}
+
 /// The ablations of the paper: each generates, and what it drew matters to the next frame where, and only where, it
 /// sees previous frames.
 #[test]
@@ -143,10 +168,18 @@ fn frames_looked_at_together_are_drawn_as_one_by_one() {
         let alone: Vec<Vec<u8>> = crops.iter().map(|(crop, frame)| generator.next(crop, *frame).unwrap()).collect();
         let asked: Vec<(&[u8], usize)> = crops.iter().map(|(crop, frame)| (&crop[..], *frame)).collect();
         let mut generator = speaker.start(&crop(1)).unwrap();
-        let seen = speaker.look(&asked).unwrap();
+        let seen = speaker.look(&asked, &mut |_| {}).unwrap();
         let drawn: Vec<_> = seen.into_iter().map(|seen| generator.draw(seen, &mut |_| {}).unwrap()).collect();
         for (drawn, alone) in drawn.into_iter().zip(&alone) {
             let apart = speaker.picture(drawn).iter().zip(alone).map(|(a, b)| a.abs_diff(*b)).max();
+            assert!(apart <= Some(1), "{apart:?}");
+        }
+        // With and without speech one after the other, there is nothing left to halve.
+        assert_eq!((speaker.halve(), speaker.halve()), (guidance != 1.0, false));
+        let mut generator = speaker.start(&crop(1)).unwrap();
+        for ((crop, frame), alone) in crops.iter().zip(&alone) {
+            let halved = generator.next(crop, *frame).unwrap();
+            let apart = halved.iter().zip(alone).map(|(a, b)| a.abs_diff(*b)).max();
             assert!(apart <= Some(1), "{apart:?}");
         }
         assert_ne!(alone[1], alone[2]);
@@ -189,7 +222,7 @@ fn misfit_calls_are_errors() {
     let mut generator = speaker.start(&crop(1)).unwrap();
     assert!(generator.next(&crop(1)[..100], 0).is_err());
     assert!(generator.next(&crop(1), 5).unwrap_err().to_string().contains("5 frames"));
-    assert!(speaker.look(&[]).unwrap().is_empty());
+    assert!(speaker.look(&[], &mut |_| {}).unwrap().is_empty());
 }
 
 /// Normalising the latents changes what is stored, not what is decoded.

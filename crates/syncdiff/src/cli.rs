@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use syncdiff::device::DeviceChoice;
+use syncdiff::render::BATCH;
 use syncdiff::settings::{Composite, Silence};
 use syncdiff_media::LengthPolicy;
+use syncdiff_model::preset::PoseFeedback;
 
+use crate::commands::bench::BenchArgs;
 use crate::commands::eval::EvalArgs;
 use crate::commands::prepare::PrepareArgs;
 use crate::commands::train::TrainCommand;
@@ -34,6 +37,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Train(TrainCommand),
     Eval(EvalArgs),
+    Bench(BenchArgs),
 }
 
 impl Command {
@@ -42,6 +46,7 @@ impl Command {
         match self {
             Command::Generate(args) => args.progress,
             Command::Scan(args) => args.progress,
+            Command::Bench(args) => args.progress,
             Command::Doctor(_) | Command::Models(_) | Command::Prepare(_) | Command::Train(_) | Command::Eval(_) => {
                 ProgressKind::None
             }
@@ -96,6 +101,16 @@ pub(crate) struct GenerateArgs {
     /// Weight of the speech, 1 to 20: above 1 the mouth moves more decidedly, at twice the time [default: the model's own]
     #[arg(long, value_name = "WEIGHT", help_heading = "Model")]
     pub(crate) guidance: Option<f32>,
+
+    /// What a drawn frame hands to the next [default: the model's own]
+    #[arg(long, value_enum, help_heading = "Model")]
+    pub(crate) feedback: Option<FeedbackArg>,
+
+    /// Most pictures that a network takes at once: fewer need less memory and more time. Where a GPU's memory runs out,
+    /// half as many are taken from then on
+    #[arg(long, value_name = "N", default_value_t = BATCH as u8, value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(help_heading = "Model")]
+    pub(crate) batch: u8,
 
     /// Seed of all noise: the same seed on the same machine gives the same frames
     #[arg(long, default_value_t = 0, help_heading = "Model")]
@@ -204,6 +219,24 @@ impl From<CompositeArg> for Composite {
             CompositeArg::Face => Composite::Face,
             CompositeArg::Soft => Composite::Soft,
             CompositeArg::None => Composite::None,
+        }
+    }
+}
+
+/// What a drawn frame hands to the next.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum FeedbackArg {
+    /// Its latent as it was drawn: an encoding less for every frame
+    Latent,
+    /// Its picture, decoded and encoded again, as the paper has it
+    Decoded,
+}
+
+impl From<FeedbackArg> for PoseFeedback {
+    fn from(feedback: FeedbackArg) -> Self {
+        match feedback {
+            FeedbackArg::Latent => PoseFeedback::Latent,
+            FeedbackArg::Decoded => PoseFeedback::Decoded,
         }
     }
 }

@@ -18,7 +18,9 @@ pub enum Phase {
     Load,
     /// Cutting the aligned crop and hiding the mouth.
     Align,
-    /// Condition and denoising.
+    /// What the denoiser is told: audio tokens of the frame, and the known pictures behind each other.
+    Condition,
+    /// Denoising, all steps.
     Denoise,
     /// Autoencoder.
     Autoencoder,
@@ -28,7 +30,7 @@ pub enum Phase {
     Encode,
 }
 
-const NUM_PHASES: usize = 9;
+const NUM_PHASES: usize = 10;
 
 /// Seconds by phase.
 #[derive(Clone, Copy, Debug, Default)]

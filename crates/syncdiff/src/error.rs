@@ -88,6 +88,15 @@ pub enum Error {
         /// What is free.
         free_mib: u64,
     },
+    /// A back end found no memory, even for one picture at a time.
+    #[error(
+        "memory: {detail}; close other programs that use this device, give --batch 1, or choose a smaller preset such \
+         as lite or --device cpu"
+    )]
+    OutOfMemory {
+        /// The back end's own words.
+        detail: String,
+    },
     /// The operating system refused.
     #[error("{stage}: {path:?}: {source}; {remedy}")]
     Io {
@@ -139,7 +148,7 @@ impl Error {
             Error::Input { .. } => 3,
             Error::NoFace { .. } => 4,
             Error::Weights { .. } => 5,
-            Error::Memory { .. } => 6,
+            Error::Memory { .. } | Error::OutOfMemory { .. } => 6,
             Error::Io { .. } => 7,
             Error::Cancelled => 8,
             Error::Internal { .. } => 1,

@@ -4,7 +4,7 @@
 //! frame, a few tens of bytes each), [`cast`] says who speaks in which shot, [`render`] its second (frames in, frames
 //! out, on three threads within bounded memory), [`timeline`] and [`silence`] say which mouth goes where, [`report`]
 //! tells what was done. [`scan`] is the first pass alone. [`cache`] keeps what was found out for later runs.
-//! [`device`] is the only place that knows back ends.
+//! [`device`] is the only place that knows back ends, [`memory`] says what happens when one has no memory left.
 //!
 //! Nothing here prints, exits or reads the environment; the binary does.
 
@@ -14,6 +14,7 @@ pub mod clock;
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod memory;
 pub mod mouth;
 pub mod network;
 pub mod pipeline;
@@ -35,3 +36,7 @@ pub use settings::GenerateSettings;
 
 /// Version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Commit that the program was built from, with `+changes` behind it where its sources differed; none where the build
+/// did not know.
+pub const COMMIT: Option<&str> = option_env!("SYNCDIFF_COMMIT");

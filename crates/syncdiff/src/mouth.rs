@@ -22,11 +22,11 @@ pub trait MouthModel: Sync {
     /// What it must not see.
     fn keep_mask(&self) -> KeepMaskKind;
 
-    /// Understands what is left visible of some crops, each with its model frame.
+    /// Understands what is left visible of some crops, each with its model frame; `clock` gets the time.
     ///
     /// # Errors
     /// Those of the network.
-    fn look(&self, masked: &[(Frame, usize)]) -> Outcome<Vec<Self::Seen>>;
+    fn look(&self, masked: &[(Frame, usize)], clock: &mut Clock) -> Outcome<Vec<Self::Seen>>;
 
     /// Begins a sequence of one person in one shot, given an aligned crop with nothing hidden.
     ///

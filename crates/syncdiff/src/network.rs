@@ -13,6 +13,7 @@ use syncdiff_model::{FrameGenerator, LipSync, LipSyncConfig, Speaker, SpeechToke
 
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
+use crate::memory::guarded;
 use crate::mouth::{MouthModel, MouthSequence};
 use crate::report::ModelReport;
 use crate::settings::GenerateSettings;
@@ -31,6 +32,7 @@ pub struct Recipe {
     config: LipSyncConfig,
     keep_mask: KeepMaskKind,
     sampling: Sampling,
+    batch: usize,
 }
 
 impl Recipe {
@@ -54,9 +56,10 @@ impl Recipe {
         let sampling = Sampling {
             sampler: choose_sampler(&config.sampler, settings.sampler.as_deref(), settings.steps)?,
             guidance: choose_guidance(config.guidance, settings.guidance)?,
+            feedback: settings.feedback.unwrap_or(config.feedback),
             seed: settings.seed,
         };
-        Ok(Recipe { folder: folder.clone(), manifest, config, keep_mask, sampling })
+        Ok(Recipe { folder: folder.clone(), manifest, config, keep_mask, sampling, batch: settings.batch })
     }
 
     /// The model's shape.
@@ -178,12 +181,16 @@ impl<'a> Network<'a> {
     /// Those of the network.
     pub fn listen(recipe: Recipe, model: &'a LipSync, speech: SpeechTokens) -> Outcome<Self> {
         let speaker = model.speaker(speech, &recipe.sampling)?;
+        if recipe.batch == 1 {
+            speaker.halve();
+        }
         Ok(Network { recipe, model, speaker })
     }
 
     /// What the report says of it.
     pub fn about(&self) -> ModelReport {
-        let Recipe { manifest, config, keep_mask, sampling: Sampling { sampler, guidance, .. }, .. } = &self.recipe;
+        let Recipe { manifest, config, keep_mask, sampling: Sampling { sampler, guidance, feedback, .. }, .. } =
+            &self.recipe;
         let weights = manifest.files.iter().find(|file| file.name.ends_with(".safetensors"));
         ModelReport {
             name: config.name.clone(),
@@ -195,7 +202,22 @@ impl<'a> Network<'a> {
             sampler: sampler_name(sampler.kind).to_owned(),
             steps: sampler.num_steps,
             guidance: *guidance,
+            feedback: *feedback,
         }
+    }
+}
+
+/// Puts the time since the last call, at first since now, into the phase that the model says is done.
+fn laps(clock: &mut Clock) -> impl FnMut(ModelPhase) {
+    let mut since = Instant::now();
+    move |done| {
+        let phase = match done {
+            ModelPhase::Condition => Phase::Condition,
+            ModelPhase::Denoise => Phase::Denoise,
+            ModelPhase::Encode | ModelPhase::FeedBack => Phase::Autoencoder,
+        };
+        clock.add(phase, since.elapsed());
+        since = Instant::now();
     }
 }
 
@@ -211,9 +233,9 @@ impl MouthModel for Network<'_> {
         self.recipe.keep_mask
     }
 
-    fn look(&self, masked: &[(Frame, usize)]) -> Outcome<Vec<Seen>> {
+    fn look(&self, masked: &[(Frame, usize)], clock: &mut Clock) -> Outcome<Vec<Seen>> {
         let crops: Vec<(&[u8], usize)> = masked.iter().map(|(crop, frame)| (&crop.data[..], *frame)).collect();
-        Ok(self.speaker.look(&crops)?)
+        Ok(self.speaker.look(&crops, &mut laps(clock))?)
     }
 
     fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence<Self> + '_>> {
@@ -228,16 +250,11 @@ impl MouthModel for Network<'_> {
 
 impl MouthSequence<Network<'_>> for FrameGenerator<'_> {
     fn draw(&mut self, seen: Seen, clock: &mut Clock) -> Outcome<Drawn> {
-        let mut since = Instant::now();
-        let mut lap = |done: ModelPhase| {
-            let phase = match done {
-                ModelPhase::Denoise => Phase::Denoise,
-                ModelPhase::FeedBack => Phase::Autoencoder,
-            };
-            clock.add(phase, since.elapsed());
-            since = Instant::now();
-        };
-        Ok(FrameGenerator::draw(self, seen, &mut lap)?)
+        let kept = seen.clone();
+        match guarded(|| Ok(FrameGenerator::draw(self, seen, &mut laps(clock))?)) {
+            Err(Error::OutOfMemory { .. }) if self.halve() => Ok(FrameGenerator::draw(self, kept, &mut laps(clock))?),
+            drawn => drawn,
+        }
     }
 
     fn restart(&mut self) {

@@ -62,6 +62,7 @@ pub fn generate(tools: &Tools, settings: &GenerateSettings, watch: &mut Watch<'_
         cast: &cast,
         speech_opacity: speech_opacity.as_deref(),
         composite: settings.composite,
+        batch: settings.batch,
         model: &network,
     };
     let outputs = match settings.preview {
@@ -69,6 +70,9 @@ pub fn generate(tools: &Tools, settings: &GenerateSettings, watch: &mut Watch<'_
             .ok_or_else(|| Error::NoFace { path: settings.video.clone(), frames: tracked.faces.num_frames() })?,
         None => 0..plan.len(),
     };
+    // Heard and encoded: the samples of a long speech are let go before the drawing takes its memory.
+    let (speech_length, speech_warnings) = (speech.duration(), speech.warnings);
+    drop(speech.samples);
     let walk = SourceWalk::new(tools, &source.video, &tracked.index, &plan, outputs.clone(), &source.read)?;
     let mut sink = Sink::open(tools, settings, &source, &plan, &outputs)?;
     let counts = render(&scene, outputs, walk, &mut |frame, clock| sink.take(&frame, clock), &mut clock, watch)?;
@@ -82,7 +86,8 @@ pub fn generate(tools: &Tools, settings: &GenerateSettings, watch: &mut Watch<'_
         source: &source,
         tracked: &tracked,
         cast: &cast,
-        speech: &speech,
+        speech_length,
+        speech_warnings: &speech_warnings,
         speaking: speaking.as_deref(),
         plan: &plan,
         counts,

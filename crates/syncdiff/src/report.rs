@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use serde::Serialize;
-use syncdiff_media::{Plan, Speech, Time, ToolVersions, Warning, Written};
+use syncdiff_media::{Plan, Time, ToolVersions, Warning, Written};
+use syncdiff_model::preset::PoseFeedback;
 
 use crate::cache::Kept;
 use crate::cast::Cast;
@@ -19,6 +20,8 @@ use crate::tracking::{Tracked, picture};
 pub struct Report {
     /// Version of this program.
     pub version: &'static str,
+    /// Commit that it was built from, where the build knew it.
+    pub commit: Option<&'static str>,
     /// Versions of ffmpeg and ffprobe.
     pub tools: ToolVersions,
     /// The job, resolved.
@@ -68,6 +71,8 @@ pub struct ModelReport {
     pub steps: usize,
     /// Weight of the speech; 1 is no guidance.
     pub guidance: f32,
+    /// What a drawn frame handed to the next.
+    pub feedback: PoseFeedback,
 }
 
 /// The source clip.
@@ -162,7 +167,9 @@ pub struct PhaseSeconds {
     pub load: f64,
     /// Cutting the aligned crop and hiding the mouth.
     pub align: f64,
-    /// Condition and denoising.
+    /// What the denoiser is told: audio tokens of the frame, and the known pictures behind each other.
+    pub condition: f64,
+    /// Denoising, all steps.
     pub denoise: f64,
     /// Autoencoder.
     pub autoencoder: f64,
@@ -185,6 +192,7 @@ impl PhaseSeconds {
             audio: clock.secs(Phase::Audio),
             load: clock.secs(Phase::Load),
             align: clock.secs(Phase::Align),
+            condition: clock.secs(Phase::Condition),
             denoise: clock.secs(Phase::Denoise),
             autoencoder: clock.secs(Phase::Autoencoder),
             paste: clock.secs(Phase::Paste),
@@ -209,8 +217,10 @@ pub struct Summary<'a> {
     pub tracked: &'a Tracked,
     /// The chosen face.
     pub cast: &'a Cast,
-    /// The speech.
-    pub speech: &'a Speech,
+    /// Length of the speech.
+    pub speech_length: Time,
+    /// What was wrong with the speech without ending the work.
+    pub speech_warnings: &'a [Warning],
     /// Which model frames have speech, where that was measured.
     pub speaking: Option<&'a [bool]>,
     /// The output's frames.
@@ -245,9 +255,10 @@ impl Summary<'_> {
             start_secs: secs_at(frames.start),
             end_secs: secs_at(frames.end),
         };
-        let warnings = self.tracked.warnings.iter().chain(&self.speech.warnings).cloned().collect();
+        let warnings = self.tracked.warnings.iter().chain(self.speech_warnings).cloned().collect();
         Ok(Report {
             version: crate::VERSION,
+            commit: crate::COMMIT,
             tools,
             settings: self.settings.clone(),
             model: self.model,
@@ -269,7 +280,7 @@ impl Summary<'_> {
                 cuts: self.tracked.faces.cuts(),
             },
             speech: SpeechReport {
-                secs: self.speech.duration().secs(),
+                secs: self.speech_length.secs(),
                 speaking_part: self
                     .speaking
                     .map(|speaking| speaking.iter().filter(|on| **on).count() as f64 / speaking.len().max(1) as f64),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use syncdiff_media::LengthPolicy;
+use syncdiff_model::preset::PoseFeedback;
 
 use crate::device::DeviceChoice;
 
@@ -56,6 +57,10 @@ pub struct GenerateSettings {
     pub steps: Option<usize>,
     /// Weight of the speech (classifier-free guidance); the model's own default if none is given.
     pub guidance: Option<f32>,
+    /// What a drawn frame hands to the next; the model's own default if none is given.
+    pub feedback: Option<PoseFeedback>,
+    /// Most pictures that a network takes at once.
+    pub batch: usize,
     /// Seed of all noise.
     pub seed: u64,
     /// What decides the length of the output.

@@ -27,6 +27,20 @@ pub(crate) fn free_disk_bytes(_: &Path) -> Option<u64> {
     None
 }
 
+/// What the processor calls itself.
+pub(crate) fn cpu_name() -> Option<String> {
+    match std::fs::read_to_string("/proc/cpuinfo") {
+        Ok(text) => value_of(&text, "model name"),
+        // Windows has it in the environment of every program.
+        Err(_) => std::env::var("PROCESSOR_IDENTIFIER").ok(),
+    }
+}
+
+/// How many programs wanted to run at once over the last minute.
+pub(crate) fn load_average() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
+}
+
 /// The processor's instruction sets that decide our speed, each with whether it is there.
 pub(crate) fn cpu_features() -> Vec<(&'static str, bool)> {
     #[cfg(target_arch = "x86_64")]
@@ -43,6 +57,12 @@ pub(crate) fn cpu_features() -> Vec<(&'static str, bool)> {
     return Vec::new();
 }
 
+/// The value of the first line such as `model name\t: AMD EPYC`.
+fn value_of(text: &str, key: &str) -> Option<String> {
+    let (_, value) = text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == key)?;
+    Some(value.trim().to_owned())
+}
+
 /// The value of a line such as `VmHWM:    1234 kB`, in bytes.
 fn kib_of(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
@@ -57,6 +77,9 @@ mod tests {
     fn lines_of_the_kernel_are_read() {
         assert_eq!(kib_of("VmPeak:\t 5 kB\nVmHWM:\t    1234 kB\n", "VmHWM:"), Some(1234 * 1024));
         assert_eq!(kib_of("VmHWM: x kB", "VmHWM:"), None);
+        let text = "processor\t: 0\nmodel\t\t: 1\nmodel name\t: Some CPU: 3 GHz\nmodel name\t: other\n";
+        assert_eq!(value_of(text, "model name").as_deref(), Some("Some CPU: 3 GHz"));
+        assert_eq!(value_of(text, "flags"), None);
     }
 
     #[cfg(target_os = "linux")]
@@ -65,5 +88,6 @@ mod tests {
         assert!(peak_memory_bytes().is_some_and(|bytes| bytes > 1 << 20));
         assert!(memory_bytes().is_some_and(|(all, free)| free > 0 && free <= all));
         assert!(free_disk_bytes(Path::new(".")).is_some());
+        assert!(load_average().is_some_and(|load| load >= 0.0));
     }
 }

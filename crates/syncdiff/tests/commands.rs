@@ -12,7 +12,7 @@ fn help_tells_every_verb_and_the_exit_codes() {
     let output = syncdiff(&["--help"]);
     assert_done(&output);
     let help = String::from_utf8_lossy(&output.stdout).into_owned();
-    for word in ["generate", "scan", "doctor", "models", "8 cancelled"] {
+    for word in ["generate", "scan", "doctor", "models", "bench", "8 cancelled"] {
         assert!(help.contains(word), "{word}: {help}");
     }
     assert_eq!(syncdiff(&["generate", "--help"]).status.code(), Some(0));

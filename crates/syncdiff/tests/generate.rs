@@ -223,6 +223,30 @@ fn every_sampler_generates_and_gives_its_own_picture() {
 }
 
 #[test]
+fn what_is_fed_back_can_be_chosen_and_is_reported() {
+    let Some(stage) = Stage::set() else { return };
+    let models = common::face_models().expect("checked by the stage");
+    // Trained weights: an untrained network does not look at what is fed back.
+    let (clip, lite, speech) = (text(&stage.clip), common::root().join("models/lite"), stage.path("speech.wav"));
+    tone(&speech, "0.16");
+    let made = |feedback: &[&str], name: &str| {
+        let (out, report, folder) = (stage.path("out.mp4"), stage.path("report.json"), stage.path(name));
+        let model = ["generate", "--weights", text(&lite), "--face-models", text(&models), "--steps", "2"];
+        let media = ["--video", clip, "--audio", text(&speech), "--out", text(&out)];
+        let checks = ["--report", text(&report), "--lossless-frames", text(&folder)];
+        assert_done(&syncdiff(&[&model[..], &media, &checks, feedback].concat()));
+        (written(&folder), json(&report)["model"]["feedback"].clone())
+    };
+    let (own, named) = made(&[], "own");
+    let (latent, _) = made(&["--feedback", "latent"], "latent");
+    let (decoded, renamed) = made(&["--feedback", "decoded"], "decoded");
+    assert_eq!((named, renamed), ("latent".into(), "decoded".into()));
+    assert!(own.len() == 4 && own == latent, "the model's own way");
+    assert_eq!(latent[0], decoded[0], "nothing was fed back yet");
+    assert_ne!(latent[1], decoded[1]);
+}
+
+#[test]
 fn the_chosen_face_speaks_and_no_other() {
     let Some(stage) = Stage::set() else { return };
     let (two, preview) = (stage.path("two.mkv"), stage.path("frame.png"));

@@ -8,7 +8,7 @@ use syncdiff::cast::{Cast, Faces};
 use syncdiff::clock::Clock;
 use syncdiff::mouth::{MouthModel, MouthSequence};
 use syncdiff::progress::{Cancel, Watch};
-use syncdiff::render::{Counts, Scene, render};
+use syncdiff::render::{BATCH, Counts, Scene, render};
 use syncdiff::settings::Composite;
 use syncdiff::{Error, Outcome};
 use syncdiff_face::{
@@ -47,6 +47,17 @@ struct Recorder {
     fail: Option<(Step, usize)>,
     /// Panics at this model frame.
     panic: Option<(Step, usize)>,
+    /// Memory for so many crops at once, if it is scarce.
+    room: Option<usize>,
+    /// Memory for drawing or decoding runs out at this model frame.
+    full: Option<(Step, usize)>,
+    /// How many crops it was asked to look at together.
+    looked_at: Mutex<Vec<usize>>,
+}
+
+/// How a GPU's back end says that its memory is full.
+fn run_out() -> ! {
+    panic!("Error while reading data: out of device memory allocating 4096 bytes")
 }
 
 impl Recorder {
@@ -57,6 +68,9 @@ impl Recorder {
     fn go(&self, step: Step, model_frame: usize) -> Outcome<()> {
         if self.slow == Some(step) && model_frame.is_multiple_of(2) {
             std::thread::sleep(Duration::from_millis(8));
+        }
+        if self.full == Some((step, model_frame)) {
+            run_out();
         }
         if self.panic == Some((step, model_frame)) {
             panic!("frame {model_frame} is cursed");
@@ -80,8 +94,12 @@ impl MouthModel for Recorder {
         KeepMaskKind::AlignedFixed
     }
 
-    fn look(&self, masked: &[(Frame, usize)]) -> Outcome<Vec<usize>> {
+    fn look(&self, masked: &[(Frame, usize)], _: &mut Clock) -> Outcome<Vec<usize>> {
         assert!((1..=4).contains(&masked.len()), "{} crops at once", masked.len());
+        self.looked_at.lock().unwrap().push(masked.len());
+        if self.room.is_some_and(|room| masked.len() > room) {
+            run_out();
+        }
         for (crop, model_frame) in masked {
             // The middle of the mouth region is hidden.
             assert_eq!(crop.pixel(CROP / 2, CROP * 3 / 4), [0, 0, 0]);
@@ -168,7 +186,7 @@ fn run(faces: &Faces, index: &FrameIndex, policy: LengthPolicy, secs: f64, compo
     let smooth = SmoothOptions { bridge_frames: 0, ..SmoothOptions::default() };
     let cast = faces.cast(&FaceChoice::Largest, &smooth).expect("a face");
     let model = Recorder::default();
-    let scene = Scene { plan: &plan, cast: &cast, speech_opacity: None, composite, model: &model };
+    let scene = Scene { plan: &plan, cast: &cast, speech_opacity: None, composite, batch: BATCH, model: &model };
     let walk = plan.frames().map(|frame| {
         let picture = Arc::new(picture(frame.source));
         Ok(WalkedFrame { output: frame.output, source: frame.source, pts: frame.pts, frame: picture })
@@ -336,11 +354,15 @@ const TRIAL_FRAMES: usize = 60;
 
 /// Runs 60 frames through the model; the wish to stop is raised, or the sink fails, at an output.
 fn trial(model: &Recorder, stop_at: Option<usize>, sink_fails_at: Option<usize>) -> Trial {
+    trial_in_batches(model, BATCH, stop_at, sink_fails_at)
+}
+
+fn trial_in_batches(model: &Recorder, batch: usize, stop_at: Option<usize>, sink_fails_at: Option<usize>) -> Trial {
     let index = even(TRIAL_FRAMES, 25);
     let plan = Plan::new(&index, LengthPolicy::Video, Time::from_samples(16_000)).expect("a plan");
     let smooth = SmoothOptions { bridge_frames: 0, ..SmoothOptions::default() };
     let cast = faces(TRIAL_FRAMES, &[], &[]).cast(&FaceChoice::Largest, &smooth).expect("a face");
-    let scene = Scene { plan: &plan, cast: &cast, speech_opacity: None, composite: Composite::None, model };
+    let scene = Scene { plan: &plan, cast: &cast, speech_opacity: None, composite: Composite::None, batch, model };
     let read = AtomicUsize::new(0);
     let walk = plan.frames().map(|frame| {
         read.fetch_add(1, Ordering::SeqCst);
@@ -407,5 +429,34 @@ fn a_defect_in_a_thread_is_told_in_its_own_words() {
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| trial(&model, None, None).result));
         let words = caught.unwrap_err().downcast_ref::<String>().cloned().unwrap_or_default();
         assert_eq!(words, "frame 7 is cursed", "{step:?}");
+    }
+}
+
+#[test]
+fn out_of_memory_halves_what_is_looked_at_and_goes_on() {
+    for (room, batch, begins) in [(3, 4, vec![4, 2]), (2, 4, vec![4, 2]), (1, 4, vec![4, 2, 1]), (1, 2, vec![2, 1])] {
+        let model = Recorder { room: Some(room), ..Recorder::default() };
+        let Trial { result, shades, .. } = trial_in_batches(&model, batch, None, None);
+        assert_eq!(result.unwrap(), Counts { frames: 60, changed: 60, drawn: 60 }, "{room} of {batch}");
+        assert_eq!(shades, (40..100).collect::<Vec<u8>>(), "{room} of {batch}");
+        let looked_at = model.looked_at.into_inner().unwrap();
+        assert!(looked_at.starts_with(&begins), "{looked_at:?}");
+        // Once is enough: what did not fit is not tried again.
+        assert_eq!(looked_at.iter().filter(|count| **count > room).count(), begins.len() - 1, "{looked_at:?}");
+    }
+    let model = Recorder::default();
+    assert!(trial_in_batches(&model, 1, None, None).result.is_ok());
+    assert_eq!(model.looked_at.into_inner().unwrap(), [1; 60]);
+}
+
+#[test]
+fn memory_that_does_not_do_for_one_picture_ends_the_work_and_says_so() {
+    let no_room = Recorder { room: Some(0), ..Recorder::default() };
+    let full = |step| Recorder { full: Some((step, 9)), ..Recorder::default() };
+    for (model, made) in [(no_room, 0), (full(Step::Draw), 9), (full(Step::Picture), 9)] {
+        let Trial { result, shades, .. } = trial(&model, None, None);
+        let error = result.unwrap_err();
+        assert_eq!((error.exit_code(), shades.len()), (6, made), "{error}");
+        assert!(error.to_string().contains("4096 bytes") && error.to_string().contains("--batch 1"), "{error}");
     }
 }

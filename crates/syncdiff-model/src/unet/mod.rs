@@ -32,8 +32,13 @@ pub struct PreparedContext {
 impl PreparedContext {
     /// The context of one image of the batch.
     pub fn of_image(&self, image: usize) -> Self {
-        let one = |layer: &CrossContext| layer.map(|tokens| tokens.clone().narrow(0, image, 1));
-        Self { layers: self.layers.iter().map(one).collect() }
+        self.of_images(image, 1)
+    }
+
+    /// The context of some neighbouring images of the batch.
+    pub fn of_images(&self, first: usize, count: usize) -> Self {
+        let some = |layer: &CrossContext| layer.map(|tokens| tokens.clone().narrow(0, first, count));
+        Self { layers: self.layers.iter().map(some).collect() }
     }
 
     /// This batch with another one behind it, which is repeated to the same size.

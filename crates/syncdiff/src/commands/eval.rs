@@ -9,6 +9,7 @@ use clap::Args;
 use serde::Serialize;
 use syncdiff::device::{DeviceChoice, resolve};
 use syncdiff::progress::{Cancel, Watch};
+use syncdiff::render::BATCH;
 use syncdiff::report::write_json;
 use syncdiff::settings::Silence;
 use syncdiff::silence::speech_frames;
@@ -23,7 +24,7 @@ use syncdiff_media::{Frame, LengthPolicy, Rational, Tools, decode_speech, probe,
 use syncdiff_model::LipSync;
 use syncdiff_model::generate::{rgb_to_tensor, tensor_to_rgb};
 
-use crate::cli::CompositeArg;
+use crate::cli::{CompositeArg, FeedbackArg};
 use crate::folders;
 use crate::terminal::say;
 
@@ -76,6 +77,10 @@ pub(crate) struct EvalArgs {
     /// How the mouth gets into the frame
     #[arg(long, value_enum, default_value_t = CompositeArg::Face)]
     composite: CompositeArg,
+
+    /// What a drawn frame hands to the next; the model's own default when not given
+    #[arg(long, value_enum)]
+    feedback: Option<FeedbackArg>,
 
     /// Where the networks run: auto, cpu, vulkan:N, cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
@@ -267,6 +272,8 @@ fn settings(args: &EvalArgs, weights: &Path, video: &Path, speech: &Path, out: &
         sampler: None,
         steps: args.steps,
         guidance: args.guidance,
+        feedback: args.feedback.map(Into::into),
+        batch: BATCH,
         seed: 0,
         length: LengthPolicy::Video,
         face: "largest".into(),

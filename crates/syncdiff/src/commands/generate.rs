@@ -21,6 +21,7 @@ pub(crate) fn run(args: GenerateArgs, cancel: &Cancel) -> Outcome<u8> {
         settings.sampler = Some(sampler_name(recipe.sampling().sampler.kind).to_owned());
         settings.steps = Some(recipe.sampling().sampler.num_steps);
         settings.guidance = Some(recipe.sampling().guidance);
+        settings.feedback = Some(recipe.sampling().feedback);
         let text = toml::to_string(&settings).map_err(|error| {
             Error::usage(format!("the settings cannot be shown as TOML: {error}"), "use file names in UTF-8")
         })?;
@@ -55,7 +56,7 @@ pub(crate) fn run(args: GenerateArgs, cancel: &Cancel) -> Outcome<u8> {
 }
 
 /// Compares what the model needs with what is free: an allocation that fails later would end the program without a word.
-fn check_memory(recipe: &Recipe, settings: &GenerateSettings) -> Outcome<()> {
+pub(super) fn check_memory(recipe: &Recipe, settings: &GenerateSettings) -> Outcome<()> {
     let needed = recipe.memory_bytes();
     match system::memory_bytes() {
         Some((_, free)) if free < needed => {
@@ -96,6 +97,8 @@ fn resolve(args: GenerateArgs) -> Outcome<GenerateSettings> {
         sampler: args.sampler,
         steps: args.steps.map(usize::from),
         guidance: args.guidance,
+        feedback: args.feedback.map(Into::into),
+        batch: usize::from(args.batch),
         seed: args.seed,
         length: args.length.into(),
         face: args.face,

@@ -1,5 +1,6 @@
 //! The verbs, a file each.
 
+pub(crate) mod bench;
 mod doctor;
 pub(crate) mod eval;
 mod generate;
@@ -20,6 +21,7 @@ use crate::cli::Command;
 pub(crate) fn run(command: Command, cancel: &Cancel) -> Outcome<u8> {
     match command {
         Command::Generate(args) => generate::run(*args, cancel),
+        Command::Bench(args) => bench::run(args, cancel),
         Command::Scan(args) => scan::run(&args, cancel),
         Command::Doctor(args) => doctor::run(&args),
         Command::Models(command) => models::run(command, cancel),

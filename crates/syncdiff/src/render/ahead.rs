@@ -9,6 +9,7 @@ use super::cues::Cue;
 use super::{Moment, Scene};
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
+use crate::memory::guarded;
 use crate::mouth::MouthModel;
 use crate::progress::Cancel;
 
@@ -48,8 +49,6 @@ pub(super) enum Prepared<S> {
     },
 }
 
-/// Crops that the model looks at together.
-const LOOKED_AT_ONCE: usize = 4;
 /// Frames that wait for that may take so much memory; of large ones, fewer crops are looked at together.
 const WAITING_BYTES: usize = 32 << 20;
 
@@ -68,10 +67,12 @@ pub(super) fn prepare<M: MouthModel>(
     // Cues that wait until enough crops are there to be looked at together.
     let mut waiting: Vec<Prepared<()>> = Vec::new();
     let mut masked: Vec<(Frame, usize)> = Vec::new();
-    let mut at_once = LOOKED_AT_ONCE;
+    // Most crops looked at together: fewer for good once memory has run out.
+    let mut most = scene.batch.max(1);
+    let mut at_once = most;
     while let Some(cue) = clock.time(Phase::Decode, || cues.next()) {
         if let Ok(Cue::Draw { walked, .. }) = &cue {
-            at_once = (WAITING_BYTES / walked.frame.data.len().max(1)).clamp(1, LOOKED_AT_ONCE);
+            at_once = (WAITING_BYTES / walked.frame.data.len().max(1)).clamp(1, most);
         }
         let prepared = cancel.check().and(cue).and_then(|cue| scout.prepare(cue, &mut masked, &mut clock));
         let failed = match prepared {
@@ -85,7 +86,7 @@ pub(super) fn prepare<M: MouthModel>(
         if !masked.is_empty() && room && failed.is_none() {
             continue;
         }
-        if hand_on(scene, &mut waiting, &mut masked, queue, &mut clock).is_err() {
+        if hand_on(scene, &mut waiting, &mut masked, &mut most, queue, &mut clock).is_err() {
             return clock;
         }
         if let Some(error) = failed {
@@ -94,7 +95,7 @@ pub(super) fn prepare<M: MouthModel>(
             return clock;
         }
     }
-    let _ = hand_on(scene, &mut waiting, &mut masked, queue, &mut clock);
+    let _ = hand_on(scene, &mut waiting, &mut masked, &mut most, queue, &mut clock);
     clock
 }
 
@@ -103,13 +104,11 @@ fn hand_on<M: MouthModel>(
     scene: &Scene<'_, M>,
     waiting: &mut Vec<Prepared<()>>,
     masked: &mut Vec<(Frame, usize)>,
+    most: &mut usize,
     queue: &SyncSender<Outcome<Prepared<M::Seen>>>,
     clock: &mut Clock,
 ) -> Result<(), Gone> {
-    let looked = match masked.is_empty() {
-        true => Ok(Vec::new()),
-        false => clock.time(Phase::Autoencoder, || scene.model.look(masked)),
-    };
+    let looked = look(scene.model, masked, most, clock);
     masked.clear();
     let mut looked = match looked {
         Ok(looked) => looked.into_iter(),
@@ -133,6 +132,29 @@ fn hand_on<M: MouthModel>(
         queue.send(item).map_err(|_| Gone)?;
     }
     Ok(())
+}
+
+/// Looks at all crops, at most so many together; where memory does not do for them, at half as many from then on.
+fn look<M: MouthModel>(
+    model: &M,
+    masked: &[(Frame, usize)],
+    most: &mut usize,
+    clock: &mut Clock,
+) -> Outcome<Vec<M::Seen>> {
+    let mut seen = Vec::with_capacity(masked.len());
+    let mut rest = masked;
+    while !rest.is_empty() {
+        let (part, later) = rest.split_at(rest.len().min(*most));
+        match guarded(|| model.look(part, clock)) {
+            Ok(looked) => {
+                seen.extend(looked);
+                rest = later;
+            }
+            Err(Error::OutOfMemory { .. }) if part.len() > 1 => *most = part.len() / 2,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(seen)
 }
 
 /// Cuts out crops and says how they follow each other.

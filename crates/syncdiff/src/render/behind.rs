@@ -10,6 +10,7 @@ use syncdiff_media::{Frame, WalkedFrame};
 use super::{FADE_FRAMES, FEATHER, Moment, Scene};
 use crate::clock::{Clock, Phase};
 use crate::error::Outcome;
+use crate::memory::guarded;
 use crate::mouth::MouthModel;
 use crate::settings::Composite;
 
@@ -107,7 +108,7 @@ impl<'a, M: MouthModel> Painter<'a, M> {
             && let Some(drawn) = drawn.take()
         {
             let (model, workers) = (self.scene.model, self.workers);
-            let crop = clock.time(Phase::Autoencoder, || workers.install(|| model.picture(drawn)))?;
+            let crop = clock.time(Phase::Autoencoder, || guarded(|| workers.install(|| model.picture(drawn))))?;
             self.shown = Some((model_frame, crop));
         }
         Ok(())

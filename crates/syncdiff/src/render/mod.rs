@@ -20,6 +20,7 @@ use syncdiff_media::{Frame, MediaError, Plan, WalkedFrame};
 use crate::cast::Cast;
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
+use crate::memory::guarded;
 use crate::mouth::{MouthModel, MouthSequence};
 use crate::progress::{Stage, Watch};
 use crate::settings::Composite;
@@ -33,6 +34,8 @@ pub const FADE_FRAMES: usize = 3;
 pub const FEATHER: f64 = 0.06;
 /// Items that may wait in each queue.
 const QUEUED: usize = 2;
+/// Most crops that the model looks at together, unless something else is asked for.
+pub const BATCH: usize = 4;
 
 /// What is drawn, and where it goes.
 pub struct Scene<'a, M> {
@@ -44,6 +47,8 @@ pub struct Scene<'a, M> {
     pub speech_opacity: Option<&'a [f32]>,
     /// How the mouth gets into the frame.
     pub composite: Composite,
+    /// Most crops that the model looks at together; fewer when memory runs out.
+    pub batch: usize,
     /// Draws the mouths.
     pub model: &'a M,
 }
@@ -140,12 +145,15 @@ fn draw<M: MouthModel>(
                 Prepared::Draw { model_frame, lead, seen } => {
                     match (lead, &mut sequence) {
                         (Lead::First(crop), _) => {
-                            sequence = Some(clock.time(Phase::Autoencoder, || model.start(&crop))?);
+                            sequence = Some(clock.time(Phase::Autoencoder, || guarded(|| model.start(&crop)))?);
                         }
                         (Lead::Anew, Some(sequence)) => sequence.restart(),
                         _ => {}
                     }
-                    let drawn = sequence.as_mut().map(|sequence| sequence.draw(seen, &mut clock)).transpose()?;
+                    let drawn = match &mut sequence {
+                        Some(sequence) => Some(guarded(|| sequence.draw(seen, &mut clock))?),
+                        None => None,
+                    };
                     Made::Mouth { model_frame, drawn }
                 }
             })

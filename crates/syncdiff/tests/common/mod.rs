@@ -114,8 +114,13 @@ impl Stage {
 
     /// The command of [`Stage::generate`], not started.
     pub(crate) fn generate_command(&self, args: &[&str]) -> Command {
+        self.command("generate", args)
+    }
+
+    /// A verb with the tiny model and these arguments, in the folder, not started.
+    pub(crate) fn command(&self, verb: &str, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_syncdiff"));
-        command.args(["generate", "--weights", text(tiny_model()), "--face-models", text(&self.face_models)]);
+        command.args([verb, "--weights", text(tiny_model()), "--face-models", text(&self.face_models)]);
         command.args(args).current_dir(self.folder.path()).env_remove("SYNCDIFF_CACHE");
         command
     }
