@@ -111,9 +111,11 @@ impl LipSync {
     /// # Errors
     /// [`ModelError::Parameter`] when the parts of the configuration do not fit each other.
     pub fn random(config: &LipSyncConfig, seed: u64, device: &Device) -> ModelResult<Self> {
+        // Some parameters are drawn when they are made.
+        device.seed(seed);
         let model = Self::unset(config, device)?;
         device.seed(seed);
-        // Parameters are drawn at first use; a copy draws them all now, in a fixed order.
+        // The others are drawn at first use; a copy draws them all now, in a fixed order.
         Ok(Self {
             autoencoder: model.autoencoder.clone(),
             denoiser: model.denoiser.clone(),

@@ -70,12 +70,13 @@ fn generation_is_a_function_of_its_seed_and_feeds_itself() {
 #[test]
 fn what_is_fed_back_can_be_chosen() {
     let device = Device::flex();
+    let base = LipSyncConfig { noise: NoisePolicy::PerClip, ..tiny::lip_sync() };
+    let random = LipSync::random(&base, 1, &device).unwrap();
+    let denoiser = random.denoiser.clone().map(&mut Ramp { pace: 1.0, ..Ramp::small() });
     let made = |own: PoseFeedback, chosen: Option<PoseFeedback>| {
-        let config = LipSyncConfig { feedback: own, noise: NoisePolicy::PerClip, ..tiny::lip_sync() };
-        let model = LipSync::random(&config, 1, &device).unwrap();
-        let denoiser = model.denoiser.clone().map(&mut Ramp { pace: 1.0, ..Ramp::small() });
-        let parts = (model.autoencoder.clone(), model.speech.clone());
-        let model = LipSync::from_parts(config, parts.0, denoiser, parts.1, &device).unwrap();
+        let config = LipSyncConfig { feedback: own, ..base.clone() };
+        let (autoencoder, speech_encoder) = (random.autoencoder.clone(), random.speech.clone());
+        let model = LipSync::from_parts(config, autoencoder, denoiser.clone(), speech_encoder, &device).unwrap();
         let tokens = model.encode_speech(&speech(0.2), 5).unwrap();
         let sampling = model.config().sampling(3);
         let sampling = Sampling { feedback: chosen.unwrap_or(sampling.feedback), ..sampling };
