@@ -112,12 +112,12 @@ fn upsampled_convolution_matches_an_enlarged_image() {
             &format!("upsampled {n}x{i}->{o} {h}x{w}"),
             || (tensor([n, i, h, w], seed + 1), tensor([o, i, 3, 3], seed + 2), tensor([o], seed + 3)),
             conv3x3_upsampled,
-            |x, w, b| {
+            |x, weight, bias| {
                 let x = {
                     let x = x.reshape([n * i, h, 1, w, 1]).expand([n * i, h, 2, w, 2]);
                     x.reshape([n, i, 2 * h, 2 * w])
                 };
-                conv2d(x, w, Some(b), ConvOptions::new([1, 1], [1, 1], [1, 1], 1))
+                conv2d(x, weight, Some(bias), ConvOptions::new([1, 1], [1, 1], [1, 1], 1))
             },
             2e-5,
         );

@@ -155,7 +155,7 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
         eps: f64,
     ) -> FloatTensor<Self> {
         if !B::FUSED || x.dtype() != DType::F32 || gamma.dtype() != DType::F32 {
-            return Self::layer_norm(x, gamma, Some(beta), eps);
+            return composed::layer_norm::<Self>(x, gamma, beta, eps);
         }
         #[derive(Debug)]
         struct Op;

@@ -94,3 +94,12 @@ pub(super) fn attention<B: Backend>(
     let out = B::float_matmul(B::softmax(scores, 3), split(v)); // [batch, heads, queries, size]
     B::float_reshape(B::float_swap_dims(out, 1, 2), shape)
 }
+
+pub(super) fn layer_norm<B: Backend>(
+    x: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    beta: FloatTensor<B>,
+    eps: f64,
+) -> FloatTensor<B> {
+    B::layer_norm(x, gamma, Some(beta), eps)
+}

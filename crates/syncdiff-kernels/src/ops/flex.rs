@@ -151,7 +151,7 @@ impl KernelOps for Flex {
 
     fn kernel_layer_norm(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, eps: f64) -> FlexTensor {
         if !is_f32(&[&x, &gamma, &beta]) {
-            return Self::layer_norm(x, gamma, Some(beta), eps);
+            return composed::layer_norm::<Self>(x, gamma, beta, eps);
         }
         let (x, gamma, beta) = (x.to_contiguous(), gamma.to_contiguous(), beta.to_contiguous());
         flex(norm::layer_forward(slice(&x), slice(&gamma), slice(&beta), eps as f32), x.shape())

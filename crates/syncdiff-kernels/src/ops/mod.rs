@@ -6,7 +6,7 @@ mod flex;
 
 use crate::conv::Conv3x3;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
 /// Operations with a fast CPU body. `FUSED` tells the autodiff implementation whether the backend has the
@@ -79,7 +79,7 @@ pub trait KernelOps: Backend {
         beta: FloatTensor<Self>,
         eps: f64,
     ) -> FloatTensor<Self> {
-        Self::layer_norm(x, gamma, Some(beta), eps)
+        composed::layer_norm::<Self>(x, gamma, beta, eps)
     }
     fn kernel_layer_norm_backward(
         _x: FloatTensor<Self>,
