@@ -209,7 +209,9 @@ pub(crate) fn backward_input(dy: &[f32], weight: &[f32], s: ConvShape) -> Vec<f3
 pub(crate) fn backward_weight(x: &[f32], dy: &[f32], s: ConvShape) -> (Vec<f32>, Vec<f32>) {
     let source =
         Source { channels: s.in_channels, height: s.height, width: s.width, dilation: 1, begin: s.kind.pad_begin };
-    let by_tap = correlations(x, source, dy, s.out_channels, [s.out_height(), s.out_width()], s.kind.stride, 3);
+    let size = [s.out_height(), s.out_width()];
+    let taps = Padded::new(size[0], size[1], s.kind.stride, 3).taps(3);
+    let by_tap = correlations(x, source, dy, s.out_channels, size, s.kind.stride, &taps);
     let pairs = s.out_channels * s.in_channels;
     let mut weight_grad = vec![0f32; 9 * pairs];
     for (k, of_tap) in by_tap.chunks_exact(pairs).enumerate() {
@@ -223,7 +225,8 @@ pub(crate) fn backward_weight(x: &[f32], dy: &[f32], s: ConvShape) -> (Vec<f32>,
 /// What every tap of every pair of channels contributes: `sum over n, p of dy[n, o, p] * x[n, i, stride * p + k - begin]`.
 ///
 /// # Shapes
-/// x: of `source` per image, dy: [batch, out, out height, out width] -> [kernel * kernel, out, in]
+/// x: of `source` per image, dy: [batch, out, out height, out width], taps: offsets in the padded image of a 3x3 window
+/// -> [taps, out, in]
 fn correlations(
     x: &[f32],
     source: Source,
@@ -231,15 +234,15 @@ fn correlations(
     out_channels: usize,
     [out_height, out_width]: [usize; 2],
     stride: usize,
-    kernel: usize,
+    taps: &[usize],
 ) -> Vec<f32> {
-    let layout = Padded::new(out_height, out_width, stride, kernel);
+    let layout = Padded::new(out_height, out_width, stride, 3);
     let pixels = out_height * out_width;
     // Row r of dy lies at the offset its tap (0, 0) has in the padded input; the gap columns are zero and add nothing.
     let dy_row = stride * layout.row_stride();
     let reduce = (out_height - 1) * dy_row + out_width;
     let pairs = out_channels * source.channels;
-    let grad_len = kernel * kernel * pairs;
+    let grad_len = taps.len() * pairs;
     let batch = x.len() / source.len();
     // A fixed number of partial sums, so that the result does not depend on scheduling.
     let parts = rayon::current_num_threads().min(batch).max(1);
@@ -256,9 +259,8 @@ fn correlations(
                     to[row * dy_row..row * dy_row + out_width].copy_from_slice(from);
                 }
             }
-            for (k, to) in grad.chunks_exact_mut(pairs).enumerate() {
+            for (&tap, to) in taps.iter().zip(grad.chunks_exact_mut(pairs)) {
                 let a = View { data: &dy_padded, row_stride: reduce, col_stride: 1 };
-                let tap = layout.tap(k / kernel, k % kernel);
                 let b = View { data: &padded[tap..], row_stride: 1, col_stride: layout.plane() };
                 matmul_into(to, source.channels, a, b, out_channels, source.channels, reduce, true);
             }
