@@ -1,5 +1,8 @@
 //! One safe entry to the `gemm` crate: bounds are checked from the strides before the call.
+//!
+//! That crate chooses its instruction set itself. At the scalar level, and so under Miri, a plain loop takes its place.
 
+use crate::simd::{self, Level};
 use gemm::Parallelism;
 
 /// A read-only strided matrix inside a slice.
@@ -8,6 +11,13 @@ pub(crate) struct View<'a> {
     pub(crate) data: &'a [f32],
     pub(crate) row_stride: usize,
     pub(crate) col_stride: usize,
+}
+
+impl View<'_> {
+    /// The same values with rows and columns exchanged.
+    pub(crate) fn transposed(self) -> Self {
+        Self { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
 }
 
 fn last_index(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> usize {
@@ -35,6 +45,10 @@ pub(crate) fn matmul_into(
     assert!(last_index(m, n, dst_row_stride, 1) < dst.len(), "matmul_into: dst too small");
     assert!(last_index(m, k, a.row_stride, a.col_stride) < a.data.len(), "matmul_into: a too small");
     assert!(last_index(k, n, b.row_stride, b.col_stride) < b.data.len(), "matmul_into: b too small");
+    if cfg!(miri) || simd::level() == Level::Scalar {
+        plain(dst, dst_row_stride, a, b, m, n, k, accumulate);
+        return;
+    }
     // SAFETY: the asserts above show that every element addressed by the strides lies inside its slice, and `dst`
     // is a unique borrow that cannot overlap `a` or `b`.
     unsafe {
@@ -59,5 +73,37 @@ pub(crate) fn matmul_into(
             false,
             Parallelism::None,
         );
+    }
+}
+
+/// Adds up rows of `b`, so that the inner loop runs along a row of `dst`.
+fn plain(
+    dst: &mut [f32],
+    dst_row_stride: usize,
+    a: View<'_>,
+    b: View<'_>,
+    m: usize,
+    n: usize,
+    k: usize,
+    accumulate: bool,
+) {
+    for i in 0..m {
+        let row = &mut dst[i * dst_row_stride..][..n];
+        if !accumulate {
+            row.fill(0.0);
+        }
+        for l in 0..k {
+            let factor = a.data[i * a.row_stride + l * a.col_stride];
+            let from = &b.data[l * b.row_stride..];
+            if b.col_stride == 1 {
+                for (to, &value) in row.iter_mut().zip(from) {
+                    *to += factor * value;
+                }
+            } else {
+                for (to, &value) in row.iter_mut().zip(from.iter().step_by(b.col_stride)) {
+                    *to += factor * value;
+                }
+            }
+        }
     }
 }

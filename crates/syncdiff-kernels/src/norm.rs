@@ -1,6 +1,7 @@
-//! Group normalisation with affine and optional SiLU, forward and backward, one pass over each group.
+//! Group normalisation with affine and optional SiLU, and layer normalisation, forward and backward, one pass over each
+//! group or row.
 //!
-//! Source: Wu and He, Group Normalization (2018); statistics in f32 with 16 partial sums per group, biased variance.
+//! Source: Wu and He, Group Normalization (2018); Ba et al., Layer Normalization (2016); statistics in f32 with 16 partial sums per group, biased variance.
 
 use crate::elementwise::sigmoid;
 use crate::simd::dispatch;
@@ -178,4 +179,87 @@ pub(crate) fn backward(
         }
     }
     (dgamma, dbeta)
+}
+
+dispatch! {
+    fn layer_row(x: &[f32], gamma: &[f32], beta: &[f32], y: &mut [f32], mean: f32, rstd: f32) {
+        for (((y, &x), &g), &b) in y.iter_mut().zip(x).zip(gamma).zip(beta) {
+            *y = (x - mean) * rstd * g + b;
+        }
+    }
+}
+
+dispatch! {
+    /// One row of dx; adds the row's share to dgamma and dbeta.
+    fn layer_row_backward(
+        x: &[f32],
+        gamma: &[f32],
+        dy: &[f32],
+        dx: &mut [f32],
+        dgamma: &mut [f32],
+        dbeta: &mut [f32],
+        mean: f32,
+        rstd: f32,
+    ) {
+        let mut sums = [[0f32; PARTS]; 2];
+        let ((xs, x_rest), (dys, dy_rest)) = (x.as_chunks::<PARTS>(), dy.as_chunks::<PARTS>());
+        let (gammas, gamma_rest) = gamma.as_chunks::<PARTS>();
+        for ((x, dy), gamma) in xs.iter().zip(dys).zip(gammas) {
+            for i in 0..PARTS {
+                let dz = dy[i] * gamma[i];
+                sums[0][i] += dz;
+                sums[1][i] += dz * (x[i] - mean) * rstd;
+            }
+        }
+        let [mut sum, mut dot] = sums.map(|parts| parts.iter().sum::<f32>());
+        for ((&x, &dy), &gamma) in x_rest.iter().zip(dy_rest).zip(gamma_rest) {
+            sum += dy * gamma;
+            dot += dy * gamma * (x - mean) * rstd;
+        }
+        let (m1, m2) = (sum / x.len() as f32, dot / x.len() as f32);
+        let gradients = dx.iter_mut().zip(dgamma).zip(dbeta);
+        for (((dx, dgamma), dbeta), ((&x, &dy), &gamma)) in gradients.zip(x.iter().zip(dy).zip(gamma)) {
+            let xhat = (x - mean) * rstd;
+            *dgamma += dy * xhat;
+            *dbeta += dy;
+            *dx = rstd * (dy * gamma - m1 - xhat * m2);
+        }
+    }
+}
+
+/// Layer normalisation of rows as long as `gamma`.
+pub(crate) fn layer_forward(x: &[f32], gamma: &[f32], beta: &[f32], eps: f32) -> Vec<f32> {
+    let mut y = vec![0f32; x.len()];
+    let rows = x.par_chunks_exact(gamma.len()).zip(y.par_chunks_exact_mut(gamma.len()));
+    rows.with_min_len(128).for_each(|(x, y)| {
+        let (mean, rstd) = mean_and_rstd(x, eps);
+        layer_row(x, gamma, beta, y, mean, rstd);
+    });
+    y
+}
+
+/// Gradients of [`layer_forward`]: (dx, dgamma, dbeta).
+pub(crate) fn layer_backward(x: &[f32], gamma: &[f32], dy: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let dim = gamma.len();
+    let mut dx = vec![0f32; x.len()];
+    // A fixed number of partial sums, so that the result does not depend on scheduling.
+    let part = (x.len() / dim).div_ceil(rayon::current_num_threads()) * dim;
+    let rows = x.par_chunks(part).zip(dy.par_chunks(part)).zip(dx.par_chunks_mut(part));
+    let sums: Vec<_> = rows
+        .map(|((x, dy), dx)| {
+            let (mut dgamma, mut dbeta) = (vec![0f32; dim], vec![0f32; dim]);
+            for ((x, dy), dx) in x.chunks_exact(dim).zip(dy.chunks_exact(dim)).zip(dx.chunks_exact_mut(dim)) {
+                let (mean, rstd) = mean_and_rstd(x, eps);
+                layer_row_backward(x, gamma, dy, dx, &mut dgamma, &mut dbeta, mean, rstd);
+            }
+            (dgamma, dbeta)
+        })
+        .collect();
+    let (mut dgamma, mut dbeta) = (vec![0f32; dim], vec![0f32; dim]);
+    for (part_gamma, part_beta) in &sums {
+        for (sum, value) in dgamma.iter_mut().zip(part_gamma).chain(dbeta.iter_mut().zip(part_beta)) {
+            *sum += value;
+        }
+    }
+    (dx, dgamma, dbeta)
 }

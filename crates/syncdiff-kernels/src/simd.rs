@@ -1,33 +1,98 @@
 //! Vector types of fixed width behind one trait, so that a kernel is written once and instantiated per instruction set.
 //!
 //! A kernel is an `#[inline(always)]` generic function over [`Lanes`]; it is called from a function carrying
-//! `#[target_feature]`, chosen at run time by [`level`].
+//! `#[target_feature]`, chosen at run time by [`level`]. A kernel asks for the level once and hands it down, so that a
+//! change of the choice in the middle of a call cannot mix two layouts.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The instruction sets that have a kernel instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Level {
+#[repr(u8)]
+pub enum Level {
     /// Plain Rust, vectorised by the compiler for the build's base target.
-    Portable,
+    Scalar,
     /// AVX2 with FMA: 8 lanes.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512F: 16 lanes.
+    /// AVX-512F: 16 lanes, 8 where a row is no multiple of 16.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// NEON: 4 lanes; every 64-bit ARM processor has it.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
-/// The best instruction set of this processor.
-pub(crate) fn level() -> Level {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            return Level::Avx512;
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return Level::Avx2;
+impl Level {
+    /// From the slowest to the fastest.
+    const ALL: &[Self] = &[
+        Self::Scalar,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+        #[cfg(target_arch = "aarch64")]
+        Self::Neon,
+    ];
+
+    fn is_available(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Self::Avx2.is_available() && is_x86_feature_detected!("avx512f"),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => true,
         }
     }
-    Level::Portable
+}
+
+/// 0: the best; otherwise 1 + a level.
+static FORCED: AtomicU8 = AtomicU8::new(0);
+static FORCING: Mutex<()> = Mutex::new(());
+
+/// The instruction set that kernels use: the best of this processor, unless [`force`] chose another.
+pub fn level() -> Level {
+    let forced = FORCED.load(Ordering::Relaxed);
+    let mut levels = Level::ALL.iter().copied();
+    let found = if forced == 0 {
+        levels.rfind(|level| level.is_available())
+    } else {
+        levels.find(|&level| level as u8 + 1 == forced)
+    };
+    found.unwrap_or(Level::Scalar)
+}
+
+/// The instruction sets of this processor that have a kernel instance, scalar first.
+pub fn available() -> Vec<Level> {
+    Level::ALL.iter().copied().filter(|level| level.is_available()).collect()
+}
+
+/// Makes every kernel of this process use `level` until the guard is dropped; a second caller waits for that.
+///
+/// # Panics
+/// If this processor lacks the instruction set.
+pub fn force(level: Level) -> Forced {
+    assert!(level.is_available(), "this processor has no {level:?}: choose one of {:?}", available());
+    // A test that failed has left nothing behind that could be wrong.
+    let turn = FORCING.lock().unwrap_or_else(PoisonError::into_inner);
+    FORCED.store(level as u8 + 1, Ordering::Relaxed);
+    Forced { _turn: turn }
+}
+
+/// From [`force`]; frees the choice when dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Forced {
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Drop for Forced {
+    fn drop(&mut self) {
+        FORCED.store(0, Ordering::Relaxed);
+    }
 }
 
 /// A vector of `N` f32 lanes.
@@ -48,11 +113,11 @@ pub(crate) trait Lanes: Copy {
     fn mul_add(self, a: Self, b: Self) -> Self;
 }
 
-/// Four portable lanes: SSE2 on x86-64, NEON on aarch64.
+/// Four lanes of plain Rust.
 #[derive(Clone, Copy)]
-pub(crate) struct Portable4([f32; 4]);
+pub(crate) struct Scalar4([f32; 4]);
 
-impl Lanes for Portable4 {
+impl Lanes for Scalar4 {
     const N: usize = 4;
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -134,6 +199,39 @@ pub(crate) mod x86 {
     }
 }
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon {
+    use super::Lanes;
+    use std::arch::aarch64::*;
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct F32x4(float32x4_t);
+
+    impl Lanes for F32x4 {
+        const N: usize = 4;
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            // SAFETY: NEON is part of the base of 64-bit ARM.
+            Self(unsafe { vdupq_n_f32(value) })
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the caller promises four readable values; the load is unaligned.
+            Self(unsafe { vld1q_f32(from) })
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the caller promises four writable values; the store is unaligned.
+            unsafe { vst1q_f32(to, self.0) }
+        }
+        #[inline(always)]
+        fn mul_add(self, a: Self, b: Self) -> Self {
+            // SAFETY: as for `splat`.
+            Self(unsafe { vfmaq_f32(b.0, self.0, a.0) })
+        }
+    }
+}
+
 /// Runs a flat-loop function compiled for the best instruction set: the same body under each `target_feature`,
 /// so that the compiler vectorises it for that width.
 macro_rules! dispatch {
@@ -153,7 +251,7 @@ macro_rules! dispatch {
                     $crate::simd::Level::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     $crate::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::simd::Level::Portable => {}
+                    $crate::simd::Level::Scalar => {}
                 }
             }
             body($($arg),*)

@@ -1,10 +1,13 @@
 //! Every kernel against plain Burn operations, values and gradients, on shapes that take the direct path and on
-//! shapes that fall back.
+//! shapes that fall back; at every instruction set of the processor, whose results are compared with the scalar ones.
 
+use burn::tensor::activation::softmax;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
-use syncdiff_kernels::{Conv3x3, conv1x1, conv3x3, geglu, group_norm, silu};
+use syncdiff_kernels::{
+    Conv3x3, attention, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, silu, simd,
+};
 
 /// Deterministic values in (-1, 1).
 fn values(n: usize, seed: u64) -> Vec<f32> {
@@ -33,26 +36,39 @@ fn assert_close<const D: usize>(what: &str, a: Tensor<D>, b: Tensor<D>, toleranc
     }
 }
 
-/// Runs both forms from equal leaves and compares the value and the gradient of every input.
-fn compare<const N: usize, const M: usize>(
+/// Runs both forms from equal leaves and compares the value and the gradient of every input, at every level; then the
+/// levels with each other.
+fn compare<const K: usize, const N: usize, const M: usize>(
     what: &str,
-    leaves: impl Fn() -> (Tensor<4>, Tensor<N>, Tensor<M>),
-    ours: impl Fn(Tensor<4>, Tensor<N>, Tensor<M>) -> Tensor<4>,
-    plain: impl Fn(Tensor<4>, Tensor<N>, Tensor<M>) -> Tensor<4>,
+    leaves: impl Fn() -> (Tensor<K>, Tensor<N>, Tensor<M>),
+    ours: impl Fn(Tensor<K>, Tensor<N>, Tensor<M>) -> Tensor<K>,
+    plain: impl Fn(Tensor<K>, Tensor<N>, Tensor<M>) -> Tensor<K>,
     tolerance: f32,
 ) {
-    let run = |f: &dyn Fn(Tensor<4>, Tensor<N>, Tensor<M>) -> Tensor<4>| {
+    let run = |f: &dyn Fn(Tensor<K>, Tensor<N>, Tensor<M>) -> Tensor<K>| {
         let (x, w, b) = leaves();
         let y = f(x.clone(), w.clone(), b.clone());
         let weights = tensor(y.dims(), 99).detach();
         let grads = (y.clone() * weights).sum().backward();
         (y, x.grad(&grads).unwrap(), w.grad(&grads).unwrap(), b.grad(&grads).unwrap())
     };
-    let (a, b) = (run(&ours), run(&plain));
-    assert_close(&format!("{what} y"), a.0.inner(), b.0.inner(), tolerance);
-    assert_close(&format!("{what} dx"), a.1, b.1, tolerance);
-    assert_close(&format!("{what} dw"), a.2, b.2, tolerance);
-    assert_close(&format!("{what} db"), a.3, b.3, tolerance);
+    let plain = run(&plain);
+    let mut scalar = None;
+    for level in simd::available() {
+        let found = {
+            let _forced = simd::force(level);
+            run(&ours)
+        };
+        let scalar = scalar.get_or_insert_with(|| found.clone());
+        for expected in [&plain, &*scalar] {
+            let (a, b) = (found.clone(), expected.clone());
+            let what = format!("{what} at {level:?}");
+            assert_close(&format!("{what} y"), a.0.inner(), b.0.inner(), tolerance);
+            assert_close(&format!("{what} dx"), a.1, b.1, tolerance);
+            assert_close(&format!("{what} dw"), a.2, b.2, tolerance);
+            assert_close(&format!("{what} db"), a.3, b.3, tolerance);
+        }
+    }
 }
 
 #[test]
@@ -83,6 +99,57 @@ fn conv3x3_matches_plain_convolution() {
                 2e-5,
             );
         }
+    }
+}
+
+#[test]
+fn upsampled_convolution_matches_an_enlarged_image() {
+    for (s, &(n, i, o, h, w)) in
+        [(2, 8, 8, 16, 16), (3, 5, 7, 8, 8), (1, 10, 33, 5, 24), (2, 3, 4, 3, 5)].iter().enumerate()
+    {
+        let seed = 50 + s as u64 * 10;
+        compare(
+            &format!("upsampled {n}x{i}->{o} {h}x{w}"),
+            || (tensor([n, i, h, w], seed + 1), tensor([o, i, 3, 3], seed + 2), tensor([o], seed + 3)),
+            conv3x3_upsampled,
+            |x, weight, bias| {
+                let x = {
+                    let x = x.reshape([n * i, h, 1, w, 1]).expand([n * i, h, 2, w, 2]);
+                    x.reshape([n, i, 2 * h, 2 * w])
+                };
+                conv2d(x, weight, Some(bias), ConvOptions::new([1, 1], [1, 1], [1, 1], 1))
+            },
+            2e-5,
+        );
+    }
+}
+
+#[test]
+fn attention_matches_plain_operations() {
+    for (s, &(n, queries, keys, heads, size)) in
+        [(2, 70, 33, 2, 5), (1, 1, 1, 1, 1), (3, 64, 64, 4, 8), (2, 5, 9, 3, 32)].iter().enumerate()
+    {
+        let (seed, dim) = (70 + s as u64 * 10, heads * size);
+        compare(
+            &format!("attention {n}x{queries}x{keys} heads {heads} of {size}"),
+            || {
+                (
+                    tensor([n, queries, dim], seed + 1),
+                    tensor([n, keys, dim], seed + 2),
+                    tensor([n, keys, dim], seed + 3),
+                )
+            },
+            |q, k, v| attention(q, k, v, heads),
+            |q, k, v| {
+                let split = |x: Tensor<3>| {
+                    let rows = x.dims()[1];
+                    x.reshape([n, rows, heads, size]).swap_dims(1, 2)
+                };
+                let scores = split(q).matmul(split(k).swap_dims(2, 3)) / (size as f32).sqrt();
+                softmax(scores, 3).matmul(split(v)).swap_dims(1, 2).reshape([n, queries, dim])
+            },
+            2e-5,
+        );
     }
 }
 
@@ -123,25 +190,47 @@ fn group_norm_matches_plain_operations() {
 }
 
 #[test]
-fn geglu_and_silu_match_plain_operations() {
-    let x = tensor([3, 7, 2, 10], 301);
-    let y = geglu(x.clone());
-    let weights = tensor([3, 7, 2, 5], 302).detach();
-    let dx = x.grad(&(y.clone() * weights.clone()).sum().backward()).unwrap();
-    let x = tensor([3, 7, 2, 10], 301);
-    let halves = x.clone().chunk(2, 3);
-    let plain = halves[0].clone() * burn::tensor::activation::gelu(halves[1].clone());
-    let plain_dx = x.grad(&(plain.clone() * weights).sum().backward()).unwrap();
-    assert_close("geglu", y.inner(), plain.inner(), 2e-6);
-    assert_close("geglu dx", dx, plain_dx, 4e-6);
+fn layer_norm_matches_plain_operations() {
+    for (s, &(n, rows, dim)) in [(2, 8, 16), (3, 65, 37), (1, 1, 5)].iter().enumerate() {
+        let seed = 250 + s as u64 * 10;
+        compare(
+            &format!("layer_norm {n}x{rows} of {dim}"),
+            || (tensor([n, rows, dim], seed + 1), tensor([dim], seed + 2), tensor([dim], seed + 3)),
+            |x, g, b| layer_norm(x, g, b, 1e-5),
+            |x, g, b| {
+                let y = x.clone() - x.mean_dim(2);
+                let y = y.clone() / (y.powi_scalar(2).mean_dim(2) + 1e-5).sqrt();
+                y * g.reshape([1, 1, dim]) + b.reshape([1, 1, dim])
+            },
+            1e-4,
+        );
+    }
+}
 
-    let x = tensor([3, 7, 2, 10], 303);
-    let y = silu(x.clone());
-    let weights = tensor([3, 7, 2, 10], 304).detach();
-    let dx = x.grad(&(y.clone() * weights.clone()).sum().backward()).unwrap();
-    let x = tensor([3, 7, 2, 10], 303);
-    let plain = burn::tensor::activation::silu(x.clone());
-    let plain_dx = x.grad(&(plain.clone() * weights).sum().backward()).unwrap();
-    assert_close("silu", y.inner(), plain.inner(), 2e-6);
-    assert_close("silu dx", dx, plain_dx, 4e-6);
+#[test]
+fn geglu_and_silu_match_plain_operations() {
+    for level in simd::available() {
+        let _forced = simd::force(level);
+        let weights = tensor([3, 7, 2, 5], 302).detach();
+        let differentiate = |f: &dyn Fn(Tensor<4>) -> Tensor<4>, weights: &Tensor<4>| {
+            let x = tensor([3, 7, 2, 10], 301);
+            let y = f(x.clone());
+            let dx = x.grad(&(y.clone() * weights.clone()).sum().backward()).unwrap();
+            (y.inner(), dx)
+        };
+        let ours = differentiate(&geglu, &weights);
+        let plain = |x: Tensor<4>| {
+            let halves = x.chunk(2, 3);
+            halves[0].clone() * burn::tensor::activation::gelu(halves[1].clone())
+        };
+        let plain = differentiate(&plain, &weights);
+        assert_close(&format!("geglu at {level:?}"), ours.0, plain.0, 2e-6);
+        assert_close(&format!("geglu dx at {level:?}"), ours.1, plain.1, 4e-6);
+
+        let weights = tensor([3, 7, 2, 10], 304).detach();
+        let ours = differentiate(&silu, &weights);
+        let plain = differentiate(&burn::tensor::activation::silu, &weights);
+        assert_close(&format!("silu at {level:?}"), ours.0, plain.0, 2e-6);
+        assert_close(&format!("silu dx at {level:?}"), ours.1, plain.1, 4e-6);
+    }
 }

@@ -1,7 +1,7 @@
 //! Residual and attention blocks of the autoencoder, and its levels.
 
 use super::config::AutoencoderConfig;
-use crate::nn::{Conv1x1, Conv3, GroupNorm, attend, upsample_nearest_2x};
+use crate::nn::{Conv1x1, Conv3, GroupNorm, attend};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
@@ -172,7 +172,7 @@ impl Level {
     pub(super) fn forward_up(&self, x: Tensor<4>) -> Tensor<4> {
         let h = self.run_blocks(x);
         match &self.upsample {
-            Some(up) => up.conv.forward(upsample_nearest_2x(h)),
+            Some(up) => up.conv.forward_upsampled(h),
             None => h,
         }
     }

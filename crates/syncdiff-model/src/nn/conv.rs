@@ -2,7 +2,7 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor};
-use syncdiff_kernels::{Conv3x3, conv1x1, conv3x3};
+use syncdiff_kernels::{Conv3x3, conv1x1, conv3x3, conv3x3_upsampled};
 
 /// PyTorch's default: uniform in +-1/sqrt(fan in), for weights and biases alike. Drawn at first use, so that a network
 /// whose weights are loaded, or whose parameters are only counted, never draws them.
@@ -62,6 +62,18 @@ impl Conv3 {
         };
         conv3x3(x, self.weight.val(), self.bias.val(), kind)
     }
+
+    /// Nearest-neighbour up-sampling by 2, then this convolution, without the enlarged image.
+    ///
+    /// # Shapes
+    /// [batch, in, height, width] -> [batch, out, 2 height, 2 width]
+    ///
+    /// # Panics
+    /// If the convolution is strided.
+    pub fn forward_upsampled(&self, x: Tensor<4>) -> Tensor<4> {
+        assert!(self.down.is_none(), "a strided convolution behind up-sampling has no use");
+        conv3x3_upsampled(x, self.weight.val(), self.bias.val())
+    }
 }
 
 /// 1x1 convolution with bias.
@@ -92,18 +104,4 @@ impl Conv1x1 {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         conv1x1(x, self.weight.val(), self.bias.val())
     }
-}
-
-/// Nearest-neighbour up-sampling by 2.
-///
-/// # Shapes
-/// [batch, channels, height, width] -> [batch, channels, 2 height, 2 width]
-pub fn upsample_nearest_2x(x: Tensor<4>) -> Tensor<4> {
-    let [batch, channels, height, width] = x.dims();
-    x.reshape([batch * channels, height, 1, width, 1]).expand([batch * channels, height, 2, width, 2]).reshape([
-        batch,
-        channels,
-        2 * height,
-        2 * width,
-    ])
 }

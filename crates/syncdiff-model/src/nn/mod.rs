@@ -1,11 +1,9 @@
-//! Layers shared by the networks: convolutions and normalisation over the kernels of `syncdiff-kernels`,
-//! and multi-head attention.
+//! Layers shared by the networks: convolutions, normalisation and attention over the kernels of `syncdiff-kernels`.
 
-mod attention;
 mod conv;
 pub mod conv_norm;
 mod norm;
 
-pub use attention::attend;
-pub use conv::{Conv1x1, Conv3, upsample_nearest_2x};
-pub use norm::GroupNorm;
+pub use conv::{Conv1x1, Conv3};
+pub use norm::{GroupNorm, layer_norm};
+pub use syncdiff_kernels::attention as attend;

@@ -1,8 +1,9 @@
-//! Group normalisation, alone or followed by SiLU in the same pass.
+//! Group normalisation, alone or followed by SiLU in the same pass, and layer normalisation.
 
 use burn::module::{Initializer, Module, Param};
+use burn::nn::LayerNorm;
 use burn::tensor::{Device, Tensor};
-use syncdiff_kernels::group_norm;
+use syncdiff_kernels::{self as kernels, group_norm};
 
 /// Group normalisation with affine parameters.
 #[derive(Module, Debug)]
@@ -38,4 +39,16 @@ impl GroupNorm {
     pub fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
         group_norm(x, self.weight.val(), self.bias.val(), self.groups, self.eps, true)
     }
+}
+
+/// Layer normalisation over the last axis in one pass, forward and backward, with PyTorch's epsilon.
+///
+/// # Shapes
+/// [.., dim] -> same
+///
+/// # Panics
+/// If the layer has no bias.
+pub fn layer_norm<const D: usize>(norm: &LayerNorm, x: Tensor<D>) -> Tensor<D> {
+    let beta = norm.beta.as_ref().expect("a layer normalisation with bias");
+    kernels::layer_norm(x, norm.gamma.val(), beta.val(), 1e-5)
 }

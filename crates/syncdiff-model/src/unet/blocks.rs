@@ -3,7 +3,7 @@
 use super::config::UNetConfig;
 use super::next_shift;
 use super::transformer::{CrossContext, SpatialTransformer, repeated};
-use crate::nn::{Conv1x1, Conv3, GroupNorm, upsample_nearest_2x};
+use crate::nn::{Conv1x1, Conv3, GroupNorm};
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
@@ -144,7 +144,7 @@ impl Stage {
             x = transformer.forward_prepared(x, contexts.next().expect("one context per transformer"));
         }
         if let Some(up) = &self.up {
-            x = up.conv.forward(upsample_nearest_2x(x));
+            x = up.conv.forward_upsampled(x);
         }
         x
     }

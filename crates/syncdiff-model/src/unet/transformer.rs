@@ -1,7 +1,7 @@
 //! Spatial transformer: self-attention over pixels, cross-attention to the audio tokens, gated feed-forward.
 
 use super::config::UNetConfig;
-use crate::nn::{Conv1x1, GroupNorm, attend};
+use crate::nn::{Conv1x1, GroupNorm, attend, layer_norm};
 use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
@@ -121,17 +121,17 @@ impl TransformerBlock {
     }
 
     fn forward(&self, x: Tensor<3>, context: &CrossContext) -> Tensor<3> {
-        let x = x.clone() + self.attn1.self_attention(self.norm1.forward(x));
+        let x = x.clone() + self.attn1.self_attention(layer_norm(&self.norm1, x));
         let batch = context.batch();
         let x = match context {
             CrossContext::Constant(shift) => repeated(x, batch) + (**shift).clone(),
             CrossContext::Tokens(keys_and_values) => {
                 let [k, v] = (**keys_and_values).clone();
-                let q = repeated(self.attn2.to_q.forward(self.norm2.forward(x.clone())), batch);
+                let q = repeated(self.attn2.to_q.forward(layer_norm(&self.norm2, x.clone())), batch);
                 repeated(x, batch) + self.attn2.to_out_0.forward(attend(q, k, v, self.attn2.heads))
             }
         };
-        x.clone() + self.ff_net_2.forward(geglu(self.ff_net_0_proj.forward(self.norm3.forward(x))))
+        x.clone() + self.ff_net_2.forward(geglu(self.ff_net_0_proj.forward(layer_norm(&self.norm3, x))))
     }
 }
 

@@ -1,0 +1,23 @@
+//! The modules of `syncdiff-kernels` that know no Burn, with their tests.
+
+#![allow(dead_code, unreachable_pub)]
+
+#[path = "../../src/attention.rs"]
+mod attention;
+#[path = "../../src/conv/mod.rs"]
+mod conv;
+#[path = "../../src/elementwise.rs"]
+mod elementwise;
+#[path = "../../src/gemm_call.rs"]
+mod gemm_call;
+#[path = "../../src/nearest.rs"]
+mod nearest;
+#[path = "../../src/norm.rs"]
+mod norm;
+#[path = "../../src/pointwise.rs"]
+mod pointwise;
+#[path = "../../src/simd.rs"]
+mod simd;
+#[cfg(test)]
+#[path = "../../src/tests.rs"]
+mod tests;

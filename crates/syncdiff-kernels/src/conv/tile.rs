@@ -1,0 +1,221 @@
+//! The register tile of the direct convolution: `O` output channels x up to three vectors of neighbouring pixels.
+
+use super::padded::Padded;
+use crate::simd::{Lanes, Level, Scalar4};
+
+/// Vectors per register tile.
+pub(super) const TILE: usize = 3;
+
+/// Lanes of the narrowest vector that a level uses: a row is a whole number of them.
+pub(super) fn lanes(level: Level) -> usize {
+    match level {
+        Level::Scalar => Scalar4::N,
+        // 16 lanes would exclude 8-pixel rows, where the lowest level of a U-Net works; those rows run with 8 lanes.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Avx2 => 8,
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => 4,
+    }
+}
+
+/// One image's convolution with one set of weights.
+#[derive(Clone, Copy)]
+pub(super) struct Image<'a> {
+    pub(super) level: Level,
+    pub(super) padded: &'a [f32],
+    pub(super) layout: Padded,
+    pub(super) stride: usize,
+    pub(super) out_height: usize,
+    pub(super) out_width: usize,
+    pub(super) in_channels: usize,
+    pub(super) out_channels: usize,
+    /// [out channels, in channels, taps]
+    pub(super) weights: &'a [f32],
+    /// Offsets in the padded image.
+    pub(super) taps: &'a [usize],
+    pub(super) bias: Option<&'a [f32]>,
+}
+
+/// A pointer to output, shared between tasks that own disjoint pixel ranges.
+#[derive(Clone, Copy)]
+pub(super) struct OutPtr(pub(super) *mut f32);
+// SAFETY: every task writes a disjoint set of pixels of the buffer behind the pointer (see `Image::run`).
+unsafe impl Send for OutPtr {}
+// SAFETY: as above.
+unsafe impl Sync for OutPtr {}
+
+/// `V` vectors x `O` output channels.
+///
+/// # Safety
+/// `image` is checked, `offsets` are valid for its layout, `out + o * pixels + out_offsets[v]` is writable for every
+/// output channel of the block, and the instruction set of `L` is available.
+#[inline(always)]
+unsafe fn tile<L: Lanes, const O: usize, const V: usize, const T: usize>(
+    image: &Image<'_>,
+    taps: &[usize; T],
+    block: usize,
+    offsets: &[usize; TILE],
+    out: *mut f32,
+    out_offsets: &[usize; TILE],
+) {
+    let pixels = image.out_height * image.out_width;
+    let first = block * O;
+    let row = image.in_channels * T;
+    // A block that reaches beyond the last channel computes that one several times and stores it once.
+    let channels: [usize; O] = std::array::from_fn(|o| (first + o).min(image.out_channels - 1));
+    let mut acc = [[L::splat(0.0); V]; O];
+    if let Some(bias) = image.bias {
+        acc = channels.map(|o| [L::splat(bias[o]); V]);
+    }
+    // SAFETY: the weights hold `row` values for each output channel.
+    let mut weights = channels.map(|o| unsafe { image.weights.as_ptr().add(o * row) });
+    let mut plane = image.padded.as_ptr();
+    for _ in 0..image.in_channels {
+        for k in 0..T {
+            // SAFETY: the padded buffer holds a plane for each input channel; offsets and taps stay inside one plane.
+            let x: [L; V] = std::array::from_fn(|v| unsafe { L::load(plane.add(taps[k] + offsets[v])) });
+            for o in 0..O {
+                // SAFETY: `T` values for each input channel, see above.
+                let c = L::splat(unsafe { *weights[o].add(k) });
+                for v in 0..V {
+                    acc[o][v] = c.mul_add(x[v], acc[o][v]);
+                }
+            }
+        }
+        // SAFETY: at most one past the end of the channel's row of weights.
+        weights = weights.map(|w| unsafe { w.add(T) });
+        // SAFETY: at most one past the end of the buffer.
+        plane = unsafe { plane.add(image.layout.plane()) };
+    }
+    for o in 0..O {
+        if first + o < image.out_channels {
+            for v in 0..V {
+                // SAFETY: promised by the caller.
+                unsafe { acc[o][v].store(out.add((first + o) * pixels + out_offsets[v])) };
+            }
+        }
+    }
+}
+
+/// All output channels of the pixel vectors `from..to`.
+///
+/// # Safety
+/// As [`tile`]; no other thread writes these pixels.
+#[inline(always)]
+unsafe fn span<L: Lanes, const O: usize, const T: usize>(image: &Image<'_>, from: usize, to: usize, out: *mut f32) {
+    let taps: &[usize; T] = image.taps.try_into().expect("chosen by the number of taps");
+    let per_row = image.out_width / L::N;
+    let place = |vector: usize| {
+        let (row, col) = (vector / per_row, vector % per_row * L::N);
+        // With stride 2 the parity split makes column c of the output column c of its phase.
+        (image.stride * row * image.layout.row_stride() + col, row * image.out_width + col)
+    };
+    let mut offsets = [0usize; TILE];
+    let mut out_offsets = [0usize; TILE];
+    for block in 0..image.out_channels.div_ceil(O) {
+        let mut vector = from;
+        while vector < to {
+            let n = TILE.min(to - vector);
+            for v in 0..n {
+                (offsets[v], out_offsets[v]) = place(vector + v);
+            }
+            // SAFETY: vectors below `out_height * per_row` address pixels inside the image; forwarded from the caller.
+            unsafe {
+                match n {
+                    3 => tile::<L, O, 3, T>(image, taps, block, &offsets, out, &out_offsets),
+                    2 => tile::<L, O, 2, T>(image, taps, block, &offsets, out, &out_offsets),
+                    _ => tile::<L, O, 1, T>(image, taps, block, &offsets, out, &out_offsets),
+                }
+            }
+            vector += n;
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Image, span};
+    use crate::simd::x86::{F32x8, F32x16};
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn avx2<const T: usize>(image: &Image<'_>, from: usize, to: usize, out: *mut f32) {
+        // SAFETY: forwarded; the instruction set is enabled here.
+        unsafe { span::<F32x8, 4, T>(image, from, to, out) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn avx512<const T: usize>(image: &Image<'_>, from: usize, to: usize, out: *mut f32) {
+        // SAFETY: forwarded; the instruction set is enabled here.
+        unsafe { span::<F32x16, 8, T>(image, from, to, out) }
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    pub(super) unsafe fn avx512_narrow<const T: usize>(image: &Image<'_>, from: usize, to: usize, out: *mut f32) {
+        // SAFETY: forwarded; the instruction set is enabled here.
+        unsafe { span::<F32x8, 8, T>(image, from, to, out) }
+    }
+}
+
+impl Image<'_> {
+    fn lanes(&self) -> usize {
+        match self.level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 if self.out_width.is_multiple_of(16) => 16,
+            level => lanes(level),
+        }
+    }
+
+    /// Pixel vectors of the output.
+    pub(super) fn vectors(&self) -> usize {
+        self.out_height * self.out_width / self.lanes()
+    }
+
+    /// Panics where the kernel would leave its buffers.
+    fn check(&self) {
+        let rows = self.out_width.is_multiple_of(self.lanes());
+        assert!(rows && self.out_channels > 0, "a kernel for whole vectors, not for a width of {}", self.out_width);
+        assert_eq!(self.weights.len(), self.out_channels * self.in_channels * self.taps.len(), "weights");
+        assert!(self.padded.len() >= self.in_channels * self.layout.plane(), "the padded image");
+        assert!(self.bias.is_none_or(|bias| bias.len() == self.out_channels), "bias");
+        let last_tap = self.taps.iter().max().expect("a kernel has taps");
+        let last = self.stride * (self.out_height - 1) * self.layout.row_stride() + self.out_width - 1;
+        assert!(last + last_tap < self.layout.plane(), "taps");
+    }
+
+    /// Convolves the pixel vectors `from..to` into `out`, [out channels, out height, out width].
+    ///
+    /// # Safety
+    /// All of `out` is writable, and no other thread writes these pixels.
+    pub(super) unsafe fn run(&self, from: usize, to: usize, out: OutPtr) {
+        self.check();
+        assert!(to <= self.vectors(), "pixel vectors {from}..{to} of {}", self.vectors());
+        // SAFETY: forwarded; the image is checked.
+        unsafe {
+            match self.taps.len() {
+                4 => self.run_taps::<4>(from, to, out.0),
+                9 => self.run_taps::<9>(from, to, out.0),
+                16 => self.run_taps::<16>(from, to, out.0),
+                other => panic!("no kernel of {other} taps"),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Image::run`], for a checked image.
+    unsafe fn run_taps<const T: usize>(&self, from: usize, to: usize, out: *mut f32) {
+        // SAFETY: forwarded; a level is only chosen where its instruction set was detected.
+        unsafe {
+            match self.level {
+                Level::Scalar => span::<Scalar4, 4, T>(self, from, to, out),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2 => x86::avx2::<T>(self, from, to, out),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 if self.lanes() == 16 => x86::avx512::<T>(self, from, to, out),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 => x86::avx512_narrow::<T>(self, from, to, out),
+                #[cfg(target_arch = "aarch64")]
+                Level::Neon => span::<crate::simd::neon::F32x4, 4, T>(self, from, to, out),
+            }
+        }
+    }
+}

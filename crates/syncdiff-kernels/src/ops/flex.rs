@@ -1,0 +1,248 @@
+//! The fast bodies, on the CPU backend. What is not f32, or has a shape without kernel, takes the default body.
+
+use super::{KernelOps, composed};
+use crate::attention::{self, AttentionShape};
+use crate::conv::upsampled::{self, UpsampledShape};
+use crate::conv::{self, Conv3x3, ConvShape};
+use crate::norm::{self, GroupShape};
+use crate::{elementwise, pointwise};
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::{Bytes, DType, Shape};
+use rayon::prelude::*;
+
+fn is_f32(tensors: &[&FlexTensor]) -> bool {
+    tensors.iter().all(|t| t.dtype() == DType::F32)
+}
+
+fn slice(t: &FlexTensor) -> &[f32] {
+    t.as_slice::<f32>().expect("made contiguous and of dtype f32 by the caller")
+}
+
+fn flex(data: Vec<f32>, shape: Shape) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(data), Layout::contiguous(shape), DType::F32)
+}
+
+pub(super) fn conv_shape(x: &Shape, w: &Shape, kind: Conv3x3) -> ConvShape {
+    ConvShape { batch: x[0], in_channels: x[1], out_channels: w[0], height: x[2], width: x[3], kind }
+}
+
+pub(super) fn upsampled_shape(x: &Shape, w: &Shape) -> UpsampledShape {
+    UpsampledShape { batch: x[0], in_channels: x[1], out_channels: w[0], height: x[2], width: x[3] }
+}
+
+fn attention_shape(q: &FlexTensor, k: &FlexTensor, heads: usize) -> AttentionShape {
+    let shape = q.shape();
+    AttentionShape { batch: shape[0], queries: shape[1], keys: k.shape()[1], heads, size: shape[2] / heads }
+}
+
+fn group_shape(x: &FlexTensor, groups: usize) -> GroupShape {
+    let shape = x.shape();
+    let (batch, channels) = (shape[0], shape[1]);
+    GroupShape { batch, channels, pixels: shape.num_elements() / (batch * channels), groups }
+}
+
+impl KernelOps for Flex {
+    const FUSED: bool = true;
+
+    fn kernel_conv3x3(x: FlexTensor, w: FlexTensor, b: FlexTensor, kind: Conv3x3) -> FlexTensor {
+        let s = conv_shape(&x.shape(), &w.shape(), kind);
+        if !is_f32(&[&x, &w, &b]) || !s.is_direct() {
+            return composed::conv3x3::<Self>(x, w, b, kind);
+        }
+        let (x, w, b) = (x.to_contiguous(), w.to_contiguous(), b.to_contiguous());
+        let y = conv::forward(slice(&x), slice(&w), Some(slice(&b)), s);
+        flex(y, Shape::new([s.batch, s.out_channels, s.out_height(), s.out_width()]))
+    }
+
+    fn kernel_conv3x3_backward(
+        x: FlexTensor,
+        w: FlexTensor,
+        dy: FlexTensor,
+        kind: Conv3x3,
+        want_dx: bool,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let s = conv_shape(&x.shape(), &w.shape(), kind);
+        let (x_shape, w_shape) = (x.shape(), w.shape());
+        let (x, w, dy) = (x.to_contiguous(), w.to_contiguous(), dy.to_contiguous());
+        let dx = if want_dx { conv::backward_input(slice(&dy), slice(&w), s) } else { Vec::new() };
+        let dx_shape = if want_dx { x_shape } else { Shape::new([0]) };
+        let (dw, db) = conv::backward_weight(slice(&x), slice(&dy), s);
+        (flex(dx, dx_shape), flex(dw, w_shape), flex(db, Shape::new([s.out_channels])))
+    }
+
+    fn kernel_conv3x3_upsampled(x: FlexTensor, w: FlexTensor, b: FlexTensor) -> FlexTensor {
+        let s = upsampled_shape(&x.shape(), &w.shape());
+        if !is_f32(&[&x, &w, &b]) || !s.is_direct() {
+            return composed::conv3x3_upsampled::<Self>(x, w, b);
+        }
+        let (x, w, b) = (x.to_contiguous(), w.to_contiguous(), b.to_contiguous());
+        let y = upsampled::forward(slice(&x), slice(&w), slice(&b), s);
+        flex(y, Shape::new([s.batch, s.out_channels, 2 * s.height, 2 * s.width]))
+    }
+
+    fn kernel_conv3x3_upsampled_backward(
+        x: FlexTensor,
+        w: FlexTensor,
+        dy: FlexTensor,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let (x_shape, w_shape) = (x.shape(), w.shape());
+        let s = upsampled_shape(&x_shape, &w_shape);
+        let (x, w, dy) = (x.to_contiguous(), w.to_contiguous(), dy.to_contiguous());
+        let dx = upsampled::backward_input(slice(&dy), slice(&w), s);
+        let (dw, db) = upsampled::backward_weight(slice(&x), slice(&dy), s);
+        (flex(dx, x_shape), flex(dw, w_shape), flex(db, Shape::new([s.out_channels])))
+    }
+
+    fn kernel_conv1x1(x: FlexTensor, w: FlexTensor, b: FlexTensor) -> FlexTensor {
+        if !is_f32(&[&x, &w, &b]) {
+            return composed::conv1x1::<Self>(x, w, b);
+        }
+        let shape = x.shape();
+        let out_channels = w.shape()[0];
+        let (x, w, b) = (x.to_contiguous(), w.to_contiguous(), b.to_contiguous());
+        let y = pointwise::forward(slice(&x), slice(&w), Some(slice(&b)), shape[1], out_channels, shape[2] * shape[3]);
+        flex(y, Shape::new([shape[0], out_channels, shape[2], shape[3]]))
+    }
+
+    fn kernel_conv1x1_backward(x: FlexTensor, w: FlexTensor, dy: FlexTensor) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let (x_shape, w_shape) = (x.shape(), w.shape());
+        let out_channels = w_shape[0];
+        let (x, w, dy) = (x.to_contiguous(), w.to_contiguous(), dy.to_contiguous());
+        let pixels = x_shape[2] * x_shape[3];
+        let (dx, dw, db) = pointwise::backward(slice(&x), slice(&w), slice(&dy), x_shape[1], out_channels, pixels);
+        (flex(dx, x_shape), flex(dw, w_shape), flex(db, Shape::new([out_channels])))
+    }
+
+    fn kernel_group_norm(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        groups: usize,
+        eps: f64,
+        silu: bool,
+    ) -> FlexTensor {
+        if !is_f32(&[&x, &gamma, &beta]) {
+            return composed::group_norm::<Self>(x, gamma, beta, groups, eps, silu);
+        }
+        let (x, gamma, beta) = (x.to_contiguous(), gamma.to_contiguous(), beta.to_contiguous());
+        let mut y = vec![0f32; slice(&x).len()];
+        norm::forward(slice(&x), slice(&gamma), slice(&beta), &mut y, group_shape(&x, groups), eps as f32, silu);
+        flex(y, x.shape())
+    }
+
+    fn kernel_group_norm_backward(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        dy: FlexTensor,
+        groups: usize,
+        eps: f64,
+        silu: bool,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let (x, gamma, beta, dy) = (x.to_contiguous(), gamma.to_contiguous(), beta.to_contiguous(), dy.to_contiguous());
+        let mut dx = vec![0f32; slice(&x).len()];
+        let shape = group_shape(&x, groups);
+        let (dgamma, dbeta) =
+            norm::backward(slice(&x), slice(&gamma), slice(&beta), slice(&dy), &mut dx, shape, eps as f32, silu);
+        let affine = Shape::new([shape.channels]);
+        (flex(dx, x.shape()), flex(dgamma, affine.clone()), flex(dbeta, affine))
+    }
+
+    fn kernel_layer_norm(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, eps: f64) -> FlexTensor {
+        if !is_f32(&[&x, &gamma, &beta]) {
+            return composed::layer_norm::<Self>(x, gamma, beta, eps);
+        }
+        let (x, gamma, beta) = (x.to_contiguous(), gamma.to_contiguous(), beta.to_contiguous());
+        flex(norm::layer_forward(slice(&x), slice(&gamma), slice(&beta), eps as f32), x.shape())
+    }
+
+    fn kernel_layer_norm_backward(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        dy: FlexTensor,
+        eps: f64,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let (x, gamma, dy) = (x.to_contiguous(), gamma.to_contiguous(), dy.to_contiguous());
+        let (dx, dgamma, dbeta) = norm::layer_backward(slice(&x), slice(&gamma), slice(&dy), eps as f32);
+        (flex(dx, x.shape()), flex(dgamma, gamma.shape()), flex(dbeta, gamma.shape()))
+    }
+
+    fn kernel_geglu(x: FlexTensor) -> FlexTensor {
+        if !is_f32(&[&x]) {
+            return composed::geglu::<Self>(x);
+        }
+        let x = x.to_contiguous();
+        let mut shape = x.shape();
+        let last = shape.num_dims() - 1;
+        let half = shape[last] / 2;
+        shape[last] = half;
+        let mut y = vec![0f32; shape.num_elements()];
+        slice(&x).par_chunks(2 * half).zip(y.par_chunks_mut(half)).with_min_len(64).for_each(|(x, y)| {
+            let (value, gate) = x.split_at(half);
+            elementwise::geglu_forward_row(value, gate, y);
+        });
+        flex(y, shape)
+    }
+
+    fn kernel_geglu_backward(x: FlexTensor, dy: FlexTensor) -> FlexTensor {
+        let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
+        let shape = x.shape();
+        let half = shape[shape.num_dims() - 1] / 2;
+        let mut dx = vec![0f32; shape.num_elements()];
+        slice(&x)
+            .par_chunks(2 * half)
+            .zip(slice(&dy).par_chunks(half))
+            .zip(dx.par_chunks_mut(2 * half))
+            .with_min_len(64)
+            .for_each(|((x, dy), dx)| {
+                let (value, gate) = x.split_at(half);
+                let (dvalue, dgate) = dx.split_at_mut(half);
+                elementwise::geglu_backward_row(value, gate, dy, dvalue, dgate);
+            });
+        flex(dx, shape)
+    }
+
+    fn kernel_silu(x: FlexTensor) -> FlexTensor {
+        if !is_f32(&[&x]) {
+            return composed::silu::<Self>(x);
+        }
+        let x = x.to_contiguous();
+        let mut y = vec![0f32; slice(&x).len()];
+        slice(&x).par_chunks(8192).zip(y.par_chunks_mut(8192)).for_each(|(x, y)| elementwise::silu_forward(x, y));
+        flex(y, x.shape())
+    }
+
+    fn kernel_silu_backward(x: FlexTensor, dy: FlexTensor) -> FlexTensor {
+        let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
+        let mut dx = vec![0f32; slice(&x).len()];
+        slice(&x)
+            .par_chunks(8192)
+            .zip(slice(&dy).par_chunks(8192))
+            .zip(dx.par_chunks_mut(8192))
+            .for_each(|((x, dy), dx)| elementwise::silu_backward(x, dy, dx));
+        flex(dx, x.shape())
+    }
+
+    fn kernel_attention(q: FlexTensor, k: FlexTensor, v: FlexTensor, heads: usize) -> FlexTensor {
+        if !is_f32(&[&q, &k, &v]) {
+            return composed::attention::<Self>(q, k, v, heads);
+        }
+        let s = attention_shape(&q, &k, heads);
+        let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
+        flex(attention::forward(slice(&q), slice(&k), slice(&v), s), q.shape())
+    }
+
+    fn kernel_attention_backward(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        dout: FlexTensor,
+        heads: usize,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let s = attention_shape(&q, &k, heads);
+        let (q, k, v, dout) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous(), dout.to_contiguous());
+        let [dq, dk, dv] = attention::backward(slice(&q), slice(&k), slice(&v), slice(&dout), s);
+        (flex(dq, q.shape()), flex(dk, k.shape()), flex(dv, v.shape()))
+    }
+}
