@@ -33,28 +33,31 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 
 /// The rows as a table in Markdown.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let number = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |v| format!("{v:.digits$}"));
     let mut text = String::from(
         "| operation | preset | type | threads | ours ms | PyTorch ms | ratio | difference | ours MB | PyTorch MB |\n\
          |---|---|---|---|---|---|---|---|---|---|\n",
     );
-    for row in rows {
-        let difference = row.error.map_or("-".to_owned(), |error| format!("{error:.0e}"));
-        text += &format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {difference} | {} | {} |{}\n",
-            row.op,
-            row.preset,
-            row.dtype,
-            row.threads,
-            number(row.ours_ms, 2),
-            number(row.torch_ms, 2),
-            number(row.ratio, 3),
-            number(row.ours_peak_mb, 0),
-            number(row.torch_peak_mb, 0),
-            row.note.map_or(String::new(), |note| format!(" {note}")),
-        );
-    }
+    rows.iter().for_each(|row| text += &line(row));
     text
+}
+
+/// One line of [`table`].
+pub(crate) fn line(row: &Row) -> String {
+    let number = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |v| format!("{v:.digits$}"));
+    let difference = row.error.map_or("-".to_owned(), |error| format!("{error:.0e}"));
+    format!(
+        "| {} | {} | {} | {} | {} | {} | {} | {difference} | {} | {} |{}\n",
+        row.op,
+        row.preset,
+        row.dtype,
+        row.threads,
+        number(row.ours_ms, 2),
+        number(row.torch_ms, 2),
+        number(row.ratio, 3),
+        number(row.ours_peak_mb, 0),
+        number(row.torch_peak_mb, 0),
+        row.note.map_or(String::new(), |note| format!(" {note}")),
+    )
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ mod attention;
 mod conv;
 mod elementwise;
 mod gemm_call;
+mod linear;
+mod matmul;
 mod nearest;
 mod norm;
 mod ops;
@@ -17,6 +19,17 @@ pub mod simd;
 #[cfg(test)]
 mod tests;
 
+use burn::tensor::Device;
+
 pub use conv::Conv3x3;
 pub use nearest::nearest_rows;
-pub use ops::{KernelOps, attention, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, silu};
+pub use ops::{KernelOps, attention, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, linear, silu};
+
+/// Runs `work` on a thread of the pool that the kernels share, where `device` is the CPU.
+///
+/// A kernel that is called from another thread hands its work over and sleeps until it is done. For the hundreds of small
+/// operations of a network these hand-overs take longer than the work; within this they cost nothing. The work may not
+/// wait for anything but itself: it holds a thread of the pool.
+pub fn in_pool<R: Send>(device: &Device, work: impl FnOnce() -> R + Send) -> R {
+    if device.clone().inner() == Device::flex() { rayon::scope(|_| work()) } else { work() }
+}

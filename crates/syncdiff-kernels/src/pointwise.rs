@@ -1,33 +1,24 @@
 //! 1x1 convolution as matrix products, forward and backward.
 
 use crate::gemm_call::{View, matmul_into};
+use crate::matmul::{self, Sizes, Start};
 use crate::simd::dispatch;
 use rayon::prelude::*;
 
 /// 1x1 convolution as a matrix product per image.
 ///
 /// # Shapes
-/// x: [batch, in, pixels], weight: [out, in] -> [batch, out, pixels]
+/// x: [batch, in, pixels], weight: [out, in], bias: [out] -> [batch, out, pixels]
 pub(crate) fn forward(
     x: &[f32],
     weight: &[f32],
-    bias: Option<&[f32]>,
+    bias: &[f32],
     in_channels: usize,
     out_channels: usize,
     pixels: usize,
 ) -> Vec<f32> {
-    let mut y = vec![0f32; x.len() / in_channels * out_channels];
-    x.par_chunks(in_channels * pixels).zip(y.par_chunks_mut(out_channels * pixels)).for_each(|(x, y)| {
-        let a = View { data: weight, row_stride: in_channels, col_stride: 1 };
-        let b = View { data: x, row_stride: pixels, col_stride: 1 };
-        if let Some(bias) = bias {
-            for (row, &bias) in y.chunks_mut(pixels).zip(bias) {
-                row.fill(bias);
-            }
-        }
-        matmul_into(y, pixels, a, b, out_channels, pixels, in_channels, bias.is_some());
-    });
-    y
+    let sizes = Sizes { rows: out_channels, columns: pixels, inner: in_channels };
+    matmul::multiply(weight, x, Start::Rows(bias), sizes)
 }
 
 /// Gradients of [`forward`]: (dx, dweight, dbias).

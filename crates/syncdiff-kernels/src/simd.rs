@@ -111,6 +111,18 @@ pub(crate) trait Lanes: Copy {
     unsafe fn store(self, to: *mut f32);
     /// `self * a + b` in one rounding where the hardware has it.
     fn mul_add(self, a: Self, b: Self) -> Self;
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    /// Of `2 N` values starting at `from[0]`, those at even places and those at odd ones.
+    ///
+    /// # Safety
+    /// `from` must be valid for reading `2 N` values, and the instruction set must be available.
+    unsafe fn load_pairs(from: *const f32) -> (Self, Self);
+    /// The inverse of [`Lanes::load_pairs`].
+    ///
+    /// # Safety
+    /// `to` must be valid for writing `2 N` values, and the instruction set must be available.
+    unsafe fn store_pairs(even: Self, odd: Self, to: *mut f32);
 }
 
 /// Four lanes of plain Rust.
@@ -136,6 +148,26 @@ impl Lanes for Scalar4 {
     #[inline(always)]
     fn mul_add(self, a: Self, b: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] * a.0[i] + b.0[i]))
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] - other.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn load_pairs(from: *const f32) -> (Self, Self) {
+        // SAFETY: the caller promises eight readable values.
+        let pairs = unsafe { from.cast::<[[f32; 2]; 4]>().read_unaligned() };
+        (Self(pairs.map(|[even, _]| even)), Self(pairs.map(|[_, odd]| odd)))
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(even: Self, odd: Self, to: *mut f32) {
+        let pairs: [[f32; 2]; 4] = std::array::from_fn(|i| [even.0[i], odd.0[i]]);
+        // SAFETY: the caller promises eight writable values.
+        unsafe { to.cast::<[[f32; 2]; 4]>().write_unaligned(pairs) }
     }
 }
 
@@ -169,6 +201,37 @@ pub(crate) mod x86 {
             // SAFETY: only instantiated inside functions that carry target_feature "avx2,fma".
             Self(unsafe { _mm256_fmadd_ps(self.0, a.0, b.0) })
         }
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: only instantiated inside functions that carry target_feature "avx2,fma".
+            Self(unsafe { _mm256_add_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: only instantiated inside functions that carry target_feature "avx2,fma".
+            Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn load_pairs(from: *const f32) -> (Self, Self) {
+            // SAFETY: the caller promises sixteen readable values and the instruction set.
+            unsafe {
+                let (a, b) = (_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8)));
+                // Within each half: two values of `a`, two of `b`; then the pairs are put in order.
+                let in_order =
+                    |mixed: __m256| _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_castps_pd(mixed)));
+                let even = in_order(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
+                (Self(even), Self(in_order(_mm256_shuffle_ps::<0b11_01_11_01>(a, b))))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_pairs(even: Self, odd: Self, to: *mut f32) {
+            // SAFETY: the caller promises sixteen writable values and the instruction set.
+            unsafe {
+                let (low, high) = (_mm256_unpacklo_ps(even.0, odd.0), _mm256_unpackhi_ps(even.0, odd.0));
+                _mm256_storeu_ps(to, _mm256_permute2f128_ps::<0x20>(low, high));
+                _mm256_storeu_ps(to.add(8), _mm256_permute2f128_ps::<0x31>(low, high));
+            }
+        }
     }
 
     #[derive(Clone, Copy)]
@@ -195,6 +258,36 @@ pub(crate) mod x86 {
         fn mul_add(self, a: Self, b: Self) -> Self {
             // SAFETY: only instantiated inside functions that carry target_feature "avx512f".
             Self(unsafe { _mm512_fmadd_ps(self.0, a.0, b.0) })
+        }
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: only instantiated inside functions that carry target_feature "avx512f".
+            Self(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: only instantiated inside functions that carry target_feature "avx512f".
+            Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn load_pairs(from: *const f32) -> (Self, Self) {
+            // SAFETY: the caller promises 32 readable values and the instruction set.
+            unsafe {
+                let (a, b) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)));
+                let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+                let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+                (Self(_mm512_permutex2var_ps(a, even, b)), Self(_mm512_permutex2var_ps(a, odd, b)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_pairs(even: Self, odd: Self, to: *mut f32) {
+            // SAFETY: the caller promises 32 writable values and the instruction set.
+            unsafe {
+                let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+                let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+                _mm512_storeu_ps(to, _mm512_permutex2var_ps(even.0, low, odd.0));
+                _mm512_storeu_ps(to.add(16), _mm512_permutex2var_ps(even.0, high, odd.0));
+            }
         }
     }
 }
@@ -228,6 +321,27 @@ pub(crate) mod neon {
         fn mul_add(self, a: Self, b: Self) -> Self {
             // SAFETY: as for `splat`.
             Self(unsafe { vfmaq_f32(b.0, self.0, a.0) })
+        }
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: as for `splat`.
+            Self(unsafe { vaddq_f32(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: as for `splat`.
+            Self(unsafe { vsubq_f32(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn load_pairs(from: *const f32) -> (Self, Self) {
+            // SAFETY: the caller promises eight readable values.
+            let pairs = unsafe { vld2q_f32(from) };
+            (Self(pairs.0), Self(pairs.1))
+        }
+        #[inline(always)]
+        unsafe fn store_pairs(even: Self, odd: Self, to: *mut f32) {
+            // SAFETY: the caller promises eight writable values.
+            unsafe { vst2q_f32(to, float32x4x2_t(even.0, odd.0)) }
         }
     }
 }

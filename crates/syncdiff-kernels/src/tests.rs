@@ -7,7 +7,7 @@ use crate::attention::{self, AttentionShape};
 use crate::conv::upsampled::{self, UpsampledShape};
 use crate::conv::{self, Conv3x3, ConvShape};
 use crate::norm::{self, GroupShape};
-use crate::{elementwise, nearest, pointwise, simd};
+use crate::{elementwise, linear, matmul, nearest, pointwise, simd};
 
 /// Deterministic values in (-1, 1).
 fn values(n: usize, seed: u64) -> Vec<f32> {
@@ -29,12 +29,21 @@ fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
     }
 }
 
-/// (batch, in, out, height, width): one image and several, odd channel counts and heights, rows of 8, 16, 24 and 48.
+/// (batch, in, out, height, width): one image and several, odd channel counts and heights, rows of 8, 16, 24, 48 and 64.
 fn conv_shapes() -> Vec<(usize, usize, usize, usize, usize)> {
     if cfg!(miri) {
         return vec![(1, 2, 3, 2, 16), (3, 1, 5, 3, 8)];
     }
     vec![(2, 8, 8, 16, 16), (3, 5, 7, 9, 32), (1, 10, 33, 7, 8), (1, 3, 9, 5, 24), (2, 1, 1, 1, 48), (5, 4, 17, 2, 16)]
+}
+
+/// As [`conv_shapes`], for Winograd's form: several images, odd channel counts, rows of one and of several vectors, tasks
+/// that are not full, channels in several parts, and kernels in several groups.
+fn winograd_shapes() -> Vec<(usize, usize, usize, usize, usize)> {
+    if cfg!(miri) {
+        return vec![(1, 8, 9, 8, 32)];
+    }
+    vec![(3, 9, 11, 16, 32), (2, 12, 8, 6, 64), (1, 8, 21, 18, 96), (1, 333, 8, 16, 16), (1, 170, 400, 16, 16)]
 }
 
 /// y, dx, dw of a convolution by its definition.
@@ -69,7 +78,7 @@ fn convolutions_are_what_their_definition_says_at_every_level() {
     for level in simd::available() {
         let _forced = simd::force(level);
         let mut direct = 0;
-        for (batch, in_channels, out_channels, height, width) in conv_shapes() {
+        for (batch, in_channels, out_channels, height, width) in [conv_shapes(), winograd_shapes()].concat() {
             for kind in [Conv3x3::SAME, Conv3x3::DOWN, Conv3x3::DOWN_ASYMMETRIC] {
                 let s = ConvShape { batch, in_channels, out_channels, height, width, kind };
                 if !s.is_direct() {
@@ -96,6 +105,20 @@ fn convolutions_are_what_their_definition_says_at_every_level() {
             }
         }
         assert!(direct >= 3, "{level:?}: only {direct} shapes have a kernel");
+    }
+}
+
+#[test]
+fn winograds_form_is_taken_where_the_tests_mean_it() {
+    for level in simd::available() {
+        for (_, in_channels, out_channels, height, width) in winograd_shapes() {
+            assert!(conv::winograd::pays(level, in_channels, out_channels, height, width), "{width} at {level:?}");
+        }
+        // Odd heights, part vectors, few channels, few pixels.
+        for (i, o, h, w) in [(8, 8, 17, 16), (8, 8, 32, 24), (7, 8, 32, 32), (8, 7, 32, 32), (64, 64, 8, 16)] {
+            let scalar_fits = level == simd::Level::Scalar && w == 24;
+            assert!(scalar_fits || !conv::winograd::pays(level, i, o, h, w), "{i} {o} {h} {w} at {level:?}");
+        }
     }
 }
 
@@ -193,6 +216,40 @@ fn attention_is_what_its_definition_says_at_every_level() {
     }
 }
 
+#[test]
+fn matrix_products_are_what_their_definition_says_at_every_level() {
+    // One strip and several, strips that are not whole, rows that are no multiple of a tile, several matrices.
+    let sizes = [(1, 1, 1, 1), (1, 5, 7, 3), (3, 13, 50, 9), (2, 64, 96, 33), (1, 300, 20, 17), (2, 3, 100, 1)];
+    let sizes = if cfg!(miri) { &sizes[..3] } else { &sizes[..] };
+    for level in simd::available() {
+        let _forced = simd::force(level);
+        for &(batch, rows, columns, inner) in sizes {
+            let sizes = matmul::Sizes { rows, columns, inner };
+            for (of_a, of_b) in [(batch, 1), (1, batch)] {
+                let (a, b) = (values(of_a * rows * inner, 51), values(of_b * inner * columns, 52));
+                let (by_row, by_column) = (values(rows, 53), values(columns, 54));
+                for (which, start) in
+                    [matmul::Start::Zero, matmul::Start::Rows(&by_row), matmul::Start::Columns(&by_column)]
+                        .into_iter()
+                        .enumerate()
+                {
+                    let mut expected = Vec::with_capacity(batch * rows * columns);
+                    for (n, r, c) in
+                        (0..batch).flat_map(|n| (0..rows).flat_map(move |r| (0..columns).map(move |c| (n, r, c))))
+                    {
+                        let a = &a[(n % of_a * rows + r) * inner..][..inner];
+                        let b = b[n % of_b * inner * columns + c..].iter().step_by(columns);
+                        let sum: f64 = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                        expected.push((sum + f64::from([0.0, by_row[r], by_column[c]][which])) as f32);
+                    }
+                    let found = matmul::multiply(&a, &b, start, sizes);
+                    assert_close(&format!("{batch} x {sizes:?} at {level:?}, {start:?}"), &found, &expected, 1e-5);
+                }
+            }
+        }
+    }
+}
+
 /// Results of the remaining kernels, on lengths that are no multiple of any vector.
 fn flat_results() -> Vec<(&'static str, Vec<f32>)> {
     let n = if cfg!(miri) { 37 } else { 1003 };
@@ -225,9 +282,13 @@ fn flat_results() -> Vec<(&'static str, Vec<f32>)> {
     results.extend([("layer norm dx", dx), ("layer norm dgamma", dgamma), ("layer norm dbeta", dbeta)]);
     let (i, o, pixels) = (6, 5, 2 * shape.pixels);
     let (w, bias, dy) = (values(i * o, 27), values(o, 28), values(o * pixels, 29));
-    results.push(("1x1", pointwise::forward(&x, &w, Some(&bias), i, o, shape.pixels)));
+    results.push(("1x1", pointwise::forward(&x, &w, &bias, i, o, shape.pixels)));
     let (dx, dw, db) = pointwise::backward(&x, &w, &dy, i, o, shape.pixels);
     results.extend([("1x1 dx", dx), ("1x1 dw", dw), ("1x1 db", db)]);
+    let (w, bias, dy) = (values(i * o, 27), values(o, 28), values(len / i * o, 29));
+    results.push(("linear", linear::forward(&x, &w, &bias)));
+    let (dx, dw, db) = linear::backward(&x, &w, &dy, o);
+    results.extend([("linear dx", dx), ("linear dw", dw), ("linear db", db)]);
     let rows = nearest::nearest_rows(&values(30, 30), &values(21 * 3, 31), 3);
     results.push(("nearest rows", rows.into_iter().map(|row| row as f32).collect()));
     results

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use syncdiff_kernels::{
-    Conv3x3, attention, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, nearest_rows, silu, simd,
+    Conv3x3, attention, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, linear, nearest_rows, silu,
+    simd,
 };
 
 /// Addresses from which guarded allocations are cut, each once.
@@ -114,7 +115,7 @@ fn differentiate<const D: usize>(what: &str, y: Tensor<D>) {
 }
 
 fn run_all() {
-    for (n, i, o, h, w) in [(2, 3, 5, 4, 16), (1, 9, 10, 3, 8), (3, 1, 1, 2, 24), (1, 2, 3, 5, 48)] {
+    for (n, i, o, h, w) in [(2, 3, 5, 4, 16), (1, 9, 10, 3, 8), (3, 1, 1, 2, 24), (1, 2, 3, 5, 48), (2, 9, 13, 6, 96)] {
         for kind in [Conv3x3::SAME, Conv3x3::DOWN, Conv3x3::DOWN_ASYMMETRIC] {
             let y = conv3x3(tensor([n, i, h, w], 1), tensor([o, i, 3, 3], 2), tensor([o], 3), kind);
             differentiate("conv3x3", y);
@@ -125,6 +126,7 @@ fn run_all() {
         );
         differentiate("conv1x1", conv1x1(tensor([n, i, h, w], 1), tensor([o, i, 1, 1], 2), tensor([o], 3)));
     }
+    differentiate("linear", linear(tensor([2, 7, 9], 17), tensor([9, 20], 18), Some(tensor([20], 19))));
     for silu_after in [false, true] {
         let y = group_norm(tensor([2, 6, 3, 7], 4), tensor([6], 5), tensor([6], 6), 3, 1e-5, silu_after);
         differentiate("group_norm", y);

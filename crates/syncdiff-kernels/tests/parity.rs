@@ -6,7 +6,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 use syncdiff_kernels::{
-    Conv3x3, attention, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, silu, simd,
+    Conv3x3, attention, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, linear, silu, simd,
 };
 
 /// Deterministic values in (-1, 1).
@@ -68,6 +68,15 @@ fn compare<const K: usize, const N: usize, const M: usize>(
             assert_close(&format!("{what} dw"), a.2, b.2, tolerance);
             assert_close(&format!("{what} db"), a.3, b.3, tolerance);
         }
+    }
+}
+
+#[test]
+fn linear_matches_a_plain_product() {
+    for (shape, (inner, out)) in [([2, 17, 24], (24, 40)), ([1, 1, 5], (5, 3)), ([3, 64, 64], (64, 512))] {
+        let leaves = || (tensor(shape, 1), tensor([inner, out], 2), tensor([out], 3));
+        let plain = |x: Tensor<3>, w: Tensor<2>, b: Tensor<1>| x.matmul(w.unsqueeze::<3>()) + b.reshape([1, 1, out]);
+        compare(&format!("linear {shape:?}"), leaves, |x, w, b| linear(x, w, Some(b)), plain, 1e-5);
     }
 }
 

@@ -12,6 +12,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 use syncdiff_model::diffusion::Ema;
+use syncdiff_model::nn::in_pool;
 
 /// Loss of one step: the value that is differentiated and named parts for the log.
 pub struct StepLoss {
@@ -120,7 +121,7 @@ pub type Clock<'a> = &'a dyn Fn() -> f64;
 ///
 /// # Errors
 /// A loss or gradient that is not finite, data that cannot be read, a run folder that cannot be written.
-pub fn train<M: Module + 'static>(
+pub fn train<M: Module + Sync + 'static>(
     task: &impl Task<M>,
     model: M,
     options: &TrainOptions,
@@ -181,12 +182,15 @@ struct Differentiated {
     gradients: GradientsParams,
 }
 
-fn differentiate<M: Module>(task: &impl Task<M>, model: &M, step: u64) -> TrainResult<Differentiated> {
+fn differentiate<M: Module + Sync>(task: &impl Task<M>, model: &M, step: u64) -> TrainResult<Differentiated> {
     let count = task.num_shards();
     let one = |model: &M, index: usize| -> TrainResult<Differentiated> {
-        let StepLoss { loss, parts } = task.loss(model, step, Shard { index, count })?;
-        let value = loss.clone().into_scalar::<f32>();
-        Ok(Differentiated { loss: value, parts, gradients: GradientsParams::from_grads(loss.backward(), model) })
+        let device = model.devices().first().cloned().unwrap_or_default();
+        in_pool(&device, || {
+            let StepLoss { loss, parts } = task.loss(model, step, Shard { index, count })?;
+            let value = loss.clone().into_scalar::<f32>();
+            Ok(Differentiated { loss: value, parts, gradients: GradientsParams::from_grads(loss.backward(), model) })
+        })
     };
     if count == 1 {
         return one(model, 0);

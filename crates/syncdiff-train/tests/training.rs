@@ -154,7 +154,7 @@ fn diffusion_task<'a>(device: &Device, clips: &'a [LatentClip]) -> (DiffusionTas
     (task, stage)
 }
 
-fn run<M: Module + 'static>(
+fn run<M: Module + Sync + 'static>(
     task: &impl Task<M>,
     model: M,
     options: &TrainOptions,
@@ -171,7 +171,7 @@ fn run<M: Module + 'static>(
 }
 
 /// Six steps at once against three, a restart from the disk with other initial weights, and three more.
-fn assert_exact_resume<M: Module + 'static>(make: impl Fn() -> (Box<dyn Task<M>>, M)) {
+fn assert_exact_resume<M: Module + Sync + 'static>(make: impl Fn() -> (Box<dyn Task<M>>, M)) {
     let options = options(6, 2);
     let (whole_folder, parts_folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (task, model) = make();
@@ -191,9 +191,9 @@ fn assert_exact_resume<M: Module + 'static>(make: impl Fn() -> (Box<dyn Task<M>>
 }
 
 /// A task behind a pointer.
-struct Borrowed<'a, M: Module>(&'a dyn Task<M>);
+struct Borrowed<'a, M: Module + Sync>(&'a dyn Task<M>);
 
-impl<M: Module> Task<M> for Borrowed<'_, M> {
+impl<M: Module + Sync> Task<M> for Borrowed<'_, M> {
     fn num_shards(&self) -> usize {
         self.0.num_shards()
     }

@@ -10,6 +10,10 @@ mod conv;
 mod elementwise;
 #[path = "../../src/gemm_call.rs"]
 mod gemm_call;
+#[path = "../../src/linear.rs"]
+mod linear;
+#[path = "../../src/matmul.rs"]
+mod matmul;
 #[path = "../../src/nearest.rs"]
 mod nearest;
 #[path = "../../src/norm.rs"]

@@ -1,22 +1,24 @@
-//! Direct 3x3 convolution, stride 1 or 2, NCHW f32: forward, input gradient, weight gradient; and the same after
-//! nearest up-sampling by 2.
+//! 3x3 convolution, stride 1 or 2, NCHW f32: forward, input gradient, weight gradient; and the same after nearest
+//! up-sampling by 2.
 //!
-//! No im2col: the input is copied once into a zero-bordered buffer in which every tap of eight (or sixteen)
-//! neighbouring output pixels is one plain vector load. A register tile holds `O` output channels x 3 vectors of
-//! accumulators and reads the weights where they lie: nothing is packed. With stride 2 the columns are split by parity
-//! during that copy, so that loads stay contiguous. The input gradient is the same kernel on the dilated output gradient
+//! Where the size is kept and there are pixels and channels enough, in Winograd's form ([`winograd`]); else directly. No
+//! im2col: the input is copied once into a zero-bordered buffer in which every tap of eight (or sixteen) neighbouring
+//! output pixels is one plain vector load. A register tile holds the accumulators of some output channels x two or three
+//! vectors and reads the weights where they lie: nothing is packed. With stride 2 the columns are split by parity during
+//! that copy, so that loads stay contiguous. The input gradient is the same kernel on the dilated output gradient
 //! with transposed, flipped weights; the weight gradient is one matrix product over pixels per image and tap.
 
 mod padded;
-mod tile;
+pub(crate) mod tile;
 pub(crate) mod upsampled;
+pub(crate) mod winograd;
 
 use crate::gemm_call::{View, matmul_into};
 use crate::pointwise::channel_sums;
 use crate::simd::{self, Level};
 use padded::{Padded, Source};
 use rayon::prelude::*;
-use tile::{Image, OutPtr, TILE};
+use tile::{Image, OutPtr, tile_size};
 
 /// Geometry of a 3x3 convolution: stride 1 or 2, with `pad_begin` zeros before the first row and column
 /// (1 = symmetric; 0 = the right/bottom padding of the VQ encoder's down-sampling).
@@ -117,50 +119,64 @@ impl Job<'_> {
         let one = self.out_channels * self.out_height * self.out_width;
         let per_image = self.kernels.len() * one;
         let layout = self.layout();
-        let mut out = vec![0f32; x.len() / self.source.len() * per_image];
-        let images = x.par_chunks_exact(self.source.len()).zip(out.par_chunks_exact_mut(per_image));
+        let images = x.len() / self.source.len();
+        let mut out = Vec::<f32>::with_capacity(images * per_image);
+        let start = OutPtr(out.as_mut_ptr());
+        // SAFETY: the index is that of an output below `images * kernels`.
+        let output = |index: usize| unsafe { start.add(index * one) };
         let fill = |x: &[f32], padded: &mut Vec<f32>| {
             padded.resize(self.source.channels * layout.plane(), 0.0);
             layout.fill(x, padded, self.source);
         };
         let threads = rayon::current_num_threads();
-        if images.len() >= threads {
-            images.for_each_init(Vec::new, |padded, (x, out)| {
+        if images >= threads {
+            x.par_chunks_exact(self.source.len()).enumerate().for_each_init(Vec::new, |padded, (image, x)| {
                 fill(x, padded);
-                for (kernel, out) in out.chunks_exact_mut(one).enumerate() {
-                    let image = self.image(kernel, padded);
-                    // SAFETY: `out` is the output of this kernel alone, and only this thread has it.
-                    unsafe { image.run(0, image.vectors(), OutPtr(out.as_mut_ptr())) };
+                for kernel in 0..self.kernels.len() {
+                    let view = self.image(kernel, padded);
+                    // SAFETY: only this thread has the outputs of this image.
+                    unsafe { view.run(0, view.vectors(), output(image * self.kernels.len() + kernel)) };
                 }
             });
-            return out;
+        } else {
+            let mut padded = Vec::new();
+            for (image, x) in x.chunks_exact(self.source.len()).enumerate() {
+                fill(x, &mut padded);
+                let vectors = self.image(0, &padded).vectors();
+                // Whole tiles per task; four tasks per thread even out the load.
+                let per_task =
+                    (vectors * self.kernels.len()).div_ceil(threads * 4).next_multiple_of(tile_size(self.level).1);
+                let tasks = vectors.div_ceil(per_task);
+                (0..tasks * self.kernels.len()).into_par_iter().for_each(|index| {
+                    let (kernel, task) = (index / tasks, index % tasks);
+                    let to = ((task + 1) * per_task).min(vectors);
+                    let output = output(image * self.kernels.len() + kernel);
+                    // SAFETY: the ranges of the tasks of an output are disjoint.
+                    unsafe { self.image(kernel, &padded).run(task * per_task, to, output) };
+                });
+            }
         }
-        let mut padded = Vec::new();
-        for (x, out) in x.chunks_exact(self.source.len()).zip(out.chunks_exact_mut(per_image)) {
-            fill(x, &mut padded);
-            let vectors = self.image(0, &padded).vectors();
-            // Whole tiles per task; four tasks per thread even out the load.
-            let per_task = (vectors * self.kernels.len()).div_ceil(threads * 4).next_multiple_of(TILE);
-            let tasks = vectors.div_ceil(per_task);
-            let starts: Vec<OutPtr> = out.chunks_exact_mut(one).map(|out| OutPtr(out.as_mut_ptr())).collect();
-            (0..tasks * starts.len()).into_par_iter().for_each(|index| {
-                let (kernel, task) = (index / tasks, index % tasks);
-                let to = ((task + 1) * per_task).min(vectors);
-                // SAFETY: the pointer is to the whole output of this kernel; the ranges of its tasks are disjoint.
-                unsafe { self.image(kernel, &padded).run(task * per_task, to, starts[kernel]) };
-            });
-        }
+        // SAFETY: every vector of every output of every image was written.
+        unsafe { out.set_len(images * per_image) };
         out
     }
 }
 
 /// `y[n, o, p] = bias[o] + sum w[o, i, k] * x[n, i, stride * p + k - pad]`.
 pub(crate) fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, s: ConvShape) -> Vec<f32> {
+    let level = simd::level();
+    if s.kind == Conv3x3::SAME && winograd::pays(level, s.in_channels, s.out_channels, s.height, s.width) {
+        return winograd::convolve(level, x, weight, bias, [s.in_channels, s.out_channels, s.height, s.width]);
+    }
+    direct(level, x, weight, bias, s)
+}
+
+fn direct(level: Level, x: &[f32], weight: &[f32], bias: Option<&[f32]>, s: ConvShape) -> Vec<f32> {
     let source =
         Source { channels: s.in_channels, height: s.height, width: s.width, dilation: 1, begin: s.kind.pad_begin };
     let layout = Padded::new(s.out_height(), s.out_width(), s.kind.stride, 3);
     let job = Job {
-        level: simd::level(),
+        level,
         source,
         stride: s.kind.stride,
         kernel: 3,
@@ -184,6 +200,10 @@ pub(crate) fn backward_input(dy: &[f32], weight: &[f32], s: ConvShape) -> Vec<f3
             to.reverse();
         }
     }
+    let level = simd::level();
+    if s.kind == Conv3x3::SAME && winograd::pays(level, s.out_channels, s.in_channels, s.height, s.width) {
+        return winograd::convolve(level, dy, &flipped, None, [s.out_channels, s.in_channels, s.height, s.width]);
+    }
     let source = Source {
         channels: s.out_channels,
         height: s.out_height(),
@@ -192,7 +212,7 @@ pub(crate) fn backward_input(dy: &[f32], weight: &[f32], s: ConvShape) -> Vec<f3
         begin: 2 - s.kind.pad_begin,
     };
     let job = Job {
-        level: simd::level(),
+        level,
         source,
         stride: 1,
         kernel: 3,

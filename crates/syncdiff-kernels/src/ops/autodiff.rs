@@ -108,6 +108,34 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
         }
     }
 
+    fn kernel_linear(x: FloatTensor<Self>, w: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        if !B::FUSED || x.dtype() != DType::F32 || w.dtype() != DType::F32 {
+            return composed::linear::<Self>(x, w, b);
+        }
+        #[derive(Debug)]
+        struct Op;
+        impl<B: KernelOps> Backward<B, 3> for Op {
+            type State = (NodeId, NodeId);
+            fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+                let [node_x, node_w, node_b] = ops.parents;
+                let dy = grads.consume::<B>(&ops.node);
+                let x = checkpointer.retrieve_node_output::<FloatTensor<B>>(ops.state.0);
+                let w = checkpointer.retrieve_node_output::<FloatTensor<B>>(ops.state.1);
+                let (dx, dw, db) = B::kernel_linear_backward(x, w, dy);
+                register::<B>(grads, [node_x.map(|n| n.id), node_w.map(|n| n.id), node_b.map(|n| n.id)], [dx, dw, db]);
+            }
+        }
+        match Op.prepare::<C>([x.node(), w.node(), b.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let state = (prep.checkpoint(&x), prep.checkpoint(&w));
+                prep.finish(state, B::kernel_linear(x.into_primitive(), w.into_primitive(), b.into_primitive()))
+            }
+            OpsKind::UnTracked(prep) => {
+                prep.finish(B::kernel_linear(x.into_primitive(), w.into_primitive(), b.into_primitive()))
+            }
+        }
+    }
+
     fn kernel_group_norm(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,

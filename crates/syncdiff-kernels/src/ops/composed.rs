@@ -36,6 +36,21 @@ pub(super) fn conv1x1<B: Backend>(x: FloatTensor<B>, w: FloatTensor<B>, b: Float
     B::conv2d(x, w, Some(b), ConvOptions::new([1, 1], [0, 0], [1, 1], 1))
 }
 
+pub(super) fn linear<B: Backend>(x: FloatTensor<B>, w: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
+    let (shape, out) = (x.shape(), w.shape()[1]);
+    let inner = w.shape()[0];
+    let rows = shape.num_elements() / inner;
+    let y = B::float_matmul(B::float_reshape(x, Shape::new([rows, inner])), w);
+    let y = B::float_add(y, B::float_reshape(b, Shape::new([1, out])));
+    B::float_reshape(y, with_last(&shape, out))
+}
+
+/// The shape with another last axis.
+pub(super) fn with_last(shape: &Shape, last: usize) -> Shape {
+    let dims = shape.num_dims();
+    Shape::from((0..dims).map(|dim| if dim + 1 == dims { last } else { shape[dim] }).collect::<Vec<_>>())
+}
+
 pub(super) fn silu<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_mul(x.clone(), B::sigmoid(x))
 }

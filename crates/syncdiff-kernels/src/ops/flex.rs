@@ -5,7 +5,7 @@ use crate::attention::{self, AttentionShape};
 use crate::conv::upsampled::{self, UpsampledShape};
 use crate::conv::{self, Conv3x3, ConvShape};
 use crate::norm::{self, GroupShape};
-use crate::{elementwise, pointwise};
+use crate::{elementwise, linear, pointwise};
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{Bytes, DType, Shape};
@@ -101,7 +101,7 @@ impl KernelOps for Flex {
         let shape = x.shape();
         let out_channels = w.shape()[0];
         let (x, w, b) = (x.to_contiguous(), w.to_contiguous(), b.to_contiguous());
-        let y = pointwise::forward(slice(&x), slice(&w), Some(slice(&b)), shape[1], out_channels, shape[2] * shape[3]);
+        let y = pointwise::forward(slice(&x), slice(&w), slice(&b), shape[1], out_channels, shape[2] * shape[3]);
         flex(y, Shape::new([shape[0], out_channels, shape[2], shape[3]]))
     }
 
@@ -112,6 +112,23 @@ impl KernelOps for Flex {
         let pixels = x_shape[2] * x_shape[3];
         let (dx, dw, db) = pointwise::backward(slice(&x), slice(&w), slice(&dy), x_shape[1], out_channels, pixels);
         (flex(dx, x_shape), flex(dw, w_shape), flex(db, Shape::new([out_channels])))
+    }
+
+    fn kernel_linear(x: FlexTensor, w: FlexTensor, b: FlexTensor) -> FlexTensor {
+        if !is_f32(&[&x, &w, &b]) {
+            return composed::linear::<Self>(x, w, b);
+        }
+        let shape = composed::with_last(&x.shape(), w.shape()[1]);
+        let (x, w, b) = (x.to_contiguous(), w.to_contiguous(), b.to_contiguous());
+        flex(linear::forward(slice(&x), slice(&w), slice(&b)), shape)
+    }
+
+    fn kernel_linear_backward(x: FlexTensor, w: FlexTensor, dy: FlexTensor) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let (x_shape, w_shape) = (x.shape(), w.shape());
+        let (x, w, dy) = (x.to_contiguous(), w.to_contiguous(), dy.to_contiguous());
+        let out = w_shape[1];
+        let (dx, dw, db) = linear::backward(slice(&x), slice(&w), slice(&dy), out);
+        (flex(dx, x_shape), flex(dw, w_shape), flex(db, Shape::new([out])))
     }
 
     fn kernel_group_norm(

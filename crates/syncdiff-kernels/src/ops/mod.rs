@@ -11,7 +11,12 @@ use burn::tensor::Tensor;
 
 /// Operations with a fast CPU body. `FUSED` tells the autodiff implementation whether the backend has the
 /// `_backward` functions; elsewhere it traces the default bodies.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(
+    Flex,
+    Cube: cfg(any(feature = "vulkan", feature = "cuda", feature = "metal")),
+    LibTorch: cfg(feature = "libtorch"),
+    Autodiff
+)]
 pub trait KernelOps: Backend {
     const FUSED: bool = false;
 
@@ -46,6 +51,16 @@ pub trait KernelOps: Backend {
         composed::conv1x1::<Self>(x, w, b)
     }
     fn kernel_conv1x1_backward(
+        _x: FloatTensor<Self>,
+        _w: FloatTensor<Self>,
+        _dy: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        unreachable!("only called where FUSED is set")
+    }
+    fn kernel_linear(x: FloatTensor<Self>, w: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::linear::<Self>(x, w, b)
+    }
+    fn kernel_linear_backward(
         _x: FloatTensor<Self>,
         _w: FloatTensor<Self>,
         _dy: FloatTensor<Self>,
@@ -120,6 +135,12 @@ pub trait KernelOps: Backend {
     }
 }
 
+// The GPU back ends take the default bodies: their own convolution, matrix product and fusion are the fast ones there.
+#[cfg(any(feature = "vulkan", feature = "cuda", feature = "metal"))]
+impl KernelOps for burn::backend::Cube {}
+#[cfg(feature = "libtorch")]
+impl KernelOps for burn::backend::LibTorch {}
+
 /// 3x3 convolution with bias; `kind` gives stride and padding.
 ///
 /// # Shapes
@@ -155,6 +176,16 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tens
 pub fn conv1x1(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
     let y = <Dispatch as KernelOps>::kernel_conv1x1(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
     Tensor::from_dispatch(y)
+}
+
+/// Linear layer: x weight + bias.
+///
+/// # Shapes
+/// x: [.., in], weight: [in, out], bias: [out], zero when absent -> [.., out]
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let bias = bias.unwrap_or_else(|| Tensor::zeros([weight.dims()[1]], (&x.device(), x.dtype())));
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as KernelOps>::kernel_linear(x, weight, bias))
 }
 
 /// Group normalisation with affine, followed by SiLU when `silu` is set.

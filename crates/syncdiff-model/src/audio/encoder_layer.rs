@@ -1,5 +1,6 @@
 //! One layer of the audio encoder: pre-norm self-attention and feed-forward.
 
+use crate::nn::linear;
 use burn::module::{Initializer, Module};
 use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear};
 use burn::tensor::activation::gelu;
@@ -64,16 +65,16 @@ impl EncoderLayer {
         let normed = self.attention_norm.forward(x.clone());
         let split = |y: Tensor<3>| y.reshape([batch, time, self.heads, dim / self.heads]).swap_dims(1, 2);
         let attended = attention(
-            split(self.q.forward(normed.clone())),
-            split(self.k.forward(normed.clone())),
-            split(self.v.forward(normed)),
+            split(linear(&self.q, normed.clone())),
+            split(linear(&self.k, normed.clone())),
+            split(linear(&self.v, normed)),
             hidden_keys,
             None,
             Default::default(), // scale 1 / sqrt(dim / heads)
         ); // [batch, heads, time, dim / heads]
-        let attended = self.out.forward(attended.swap_dims(1, 2).reshape([batch, time, dim]));
+        let attended = linear(&self.out, attended.swap_dims(1, 2).reshape([batch, time, dim]));
         let x = x + self.dropout.forward(attended);
-        let inner = gelu(self.fc1.forward(self.feed_forward_norm.forward(x.clone())));
-        x + self.dropout.forward(self.fc2.forward(inner))
+        let inner = gelu(linear(&self.fc1, self.feed_forward_norm.forward(x.clone())));
+        x + self.dropout.forward(linear(&self.fc2, inner))
     }
 }

@@ -14,7 +14,7 @@ pub use config::AutoencoderConfig;
 pub use discriminator::PatchDiscriminator;
 pub use quantizer::{Quantized, Quantizer};
 
-use crate::nn::{Conv1x1, Conv3, GroupNorm};
+use crate::nn::{Conv1x1, Conv3, GroupNorm, in_pool};
 use blocks::{EPS, Level, Mid};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -137,7 +137,7 @@ impl Autoencoder {
     /// # Shapes
     /// x: [batch, 3, height, width] in [-1, 1] -> [batch, 3, height / f, width / f]
     pub fn encode(&self, x: Tensor<4>) -> Tensor<4> {
-        self.quant_conv.forward(self.encoder.forward(x))
+        in_pool(&x.device(), || self.quant_conv.forward(self.encoder.forward(x)))
     }
 
     /// Snaps the latents to the codebook and decodes them.
@@ -150,7 +150,7 @@ impl Autoencoder {
 
     /// Decodes without quantisation, or latents that were quantised by the caller.
     pub fn decode_quantized(&self, z: Tensor<4>) -> Tensor<4> {
-        self.decoder.forward(self.post_quant_conv.forward(z))
+        in_pool(&z.device(), || self.decoder.forward(self.post_quant_conv.forward(z)))
     }
 
     /// The same autoencoder with latents shifted and scaled per channel: z' = (z - mean) / deviation. The change is

@@ -1,9 +1,11 @@
-//! Layers shared by the networks: convolutions, normalisation and attention over the kernels of `syncdiff-kernels`.
+//! Layers shared by the networks: convolutions, linear layers, normalisation and attention over the kernels of `syncdiff-kernels`.
 
 mod conv;
 pub mod conv_norm;
+mod linear;
 mod norm;
 
 pub use conv::{Conv1x1, Conv3};
+pub use linear::linear;
 pub use norm::{GroupNorm, layer_norm};
-pub use syncdiff_kernels::attention as attend;
+pub use syncdiff_kernels::{attention as attend, in_pool};

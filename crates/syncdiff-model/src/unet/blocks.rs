@@ -3,7 +3,7 @@
 use super::config::UNetConfig;
 use super::next_shift;
 use super::transformer::{CrossContext, SpatialTransformer, repeated};
-use crate::nn::{Conv1x1, Conv3, GroupNorm};
+use crate::nn::{Conv1x1, Conv3, GroupNorm, linear};
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
@@ -45,7 +45,7 @@ impl ResBlock {
     /// # Shapes
     /// emb (after SiLU): [batch, 4 * model_channels] -> [batch, out, 1, 1]
     pub(super) fn shift(&self, emb: Tensor<2>) -> Tensor<4> {
-        let shift = self.emb_layers_1.forward(emb);
+        let shift = linear(&self.emb_layers_1, emb);
         let [batch, channels] = shift.dims();
         shift.reshape([batch, channels, 1, 1])
     }

@@ -13,7 +13,7 @@ pub use blocks::{Downsample, ResBlock, Upsample};
 pub use config::UNetConfig;
 pub use transformer::SpatialTransformer;
 
-use crate::nn::{Conv3, GroupNorm};
+use crate::nn::{Conv3, GroupNorm, in_pool, linear};
 use blocks::Stage;
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
@@ -133,7 +133,7 @@ impl UNet {
     pub fn embed_timesteps(&self, timesteps: &[usize], device: &Device) -> Tensor<2> {
         let table = timestep_embedding(timesteps, self.model_channels);
         let x = Tensor::from_data(TensorData::new(table, [timesteps.len(), self.model_channels]), device);
-        self.time_embed_2.forward(silu(self.time_embed_0.forward(x)))
+        linear(&self.time_embed_2, silu(linear(&self.time_embed_0, x)))
     }
 
     /// Projects a context for every cross-attention, once for all steps that use it.
@@ -180,7 +180,7 @@ impl UNet {
     /// x: [batch, in_channels, height, width]; time: of `batch` timesteps or of one; context: of k * batch images
     /// -> [k * batch, out_channels, height, width]
     pub fn forward_prepared(&self, x: Tensor<4>, time: &PreparedTime, context: &PreparedContext) -> Tensor<4> {
-        self.run(x, time, context, &mut |_, _| {})
+        in_pool(&x.device(), || self.run(x, time, context, &mut |_, _| {}))
     }
 
     /// [`UNet::forward`] that shows every block's output to `observe` under its upstream name (for tests and studies).

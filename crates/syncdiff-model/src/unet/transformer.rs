@@ -1,7 +1,7 @@
 //! Spatial transformer: self-attention over pixels, cross-attention to the audio tokens, gated feed-forward.
 
 use super::config::UNetConfig;
-use crate::nn::{Conv1x1, GroupNorm, attend, layer_norm};
+use crate::nn::{Conv1x1, GroupNorm, attend, layer_norm, linear};
 use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
@@ -33,8 +33,8 @@ impl CrossAttention {
     }
 
     fn self_attention(&self, x: Tensor<3>) -> Tensor<3> {
-        let (q, k, v) = (self.to_q.forward(x.clone()), self.to_k.forward(x.clone()), self.to_v.forward(x));
-        self.to_out_0.forward(attend(q, k, v, self.heads))
+        let (q, k, v) = (linear(&self.to_q, x.clone()), linear(&self.to_k, x.clone()), linear(&self.to_v, x));
+        linear(&self.to_out_0, attend(q, k, v, self.heads))
     }
 
     /// What this layer needs of the context, for any number of queries.
@@ -42,11 +42,11 @@ impl CrossAttention {
     /// With one token the softmax is 1 for every query: the result is one vector for all pixels, and queries and keys
     /// are not needed (their gradients are exactly zero).
     fn prepare(&self, context: Tensor<3>) -> CrossContext {
-        let v = self.to_v.forward(context.clone());
+        let v = linear(&self.to_v, context.clone());
         if context.dims()[1] == 1 {
-            return CrossContext::Constant(Box::new(self.to_out_0.forward(v)));
+            return CrossContext::Constant(Box::new(linear(&self.to_out_0, v)));
         }
-        CrossContext::Tokens(Box::new([self.to_k.forward(context), v]))
+        CrossContext::Tokens(Box::new([linear(&self.to_k, context), v]))
     }
 }
 
@@ -127,11 +127,11 @@ impl TransformerBlock {
             CrossContext::Constant(shift) => repeated(x, batch) + (**shift).clone(),
             CrossContext::Tokens(keys_and_values) => {
                 let [k, v] = (**keys_and_values).clone();
-                let q = repeated(self.attn2.to_q.forward(layer_norm(&self.norm2, x.clone())), batch);
-                repeated(x, batch) + self.attn2.to_out_0.forward(attend(q, k, v, self.attn2.heads))
+                let q = repeated(linear(&self.attn2.to_q, layer_norm(&self.norm2, x.clone())), batch);
+                repeated(x, batch) + linear(&self.attn2.to_out_0, attend(q, k, v, self.attn2.heads))
             }
         };
-        x.clone() + self.ff_net_2.forward(geglu(self.ff_net_0_proj.forward(layer_norm(&self.norm3, x))))
+        x.clone() + linear(&self.ff_net_2, geglu(linear(&self.ff_net_0_proj, layer_norm(&self.norm3, x))))
     }
 }
 

@@ -1,0 +1,420 @@
+//! Winograd's minimal filtering F(2x2, 3x3): a 3x3 convolution that keeps the size, with 16 products for each square of
+//! four output pixels and pair of channels where the direct form has 36.
+//!
+//! Input squares of 4x4 pixels, two apart, and the kernels are transformed by sums into 16 planes each; the planes are
+//! multiplied as 16 matrices; each square of 16 results is summed into 2x2 outputs. Transforms are exact but for rounding
+//! (factors 1 and 1/2). One task holds a few vectors of neighbouring squares in its cache and passes once over all
+//! transformed kernels. No closures in the hot loops, as in [`super::tile`].
+//!
+//! # Source
+//! Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4.1.
+
+use super::padded::{Padded, Source};
+use super::tile::{self, OutPtr, tile_size};
+use crate::simd::{Lanes, Level, Scalar4, dispatch};
+use rayon::prelude::*;
+
+/// Planes of a transformed 4x4 square.
+const PLANES: usize = 16;
+/// Register tiles side by side in a task.
+const TILES: usize = 2;
+/// Input channels whose transformed squares are held at once: those of [`TILES`] fill a good half of a 512 KB cache.
+const MAX_CHANNELS: usize = 160;
+/// Transformed kernels made at once, in values: more would not stay in the cache until they are used.
+const MAX_KERNELS: usize = 1 << 20;
+/// Values between the planes of a task, so that equal places of all planes do not share a line of the cache.
+const GAP: usize = 16;
+
+/// Lanes of the vectors of a level.
+fn lanes(level: Level, squares_per_row: usize) -> usize {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 if squares_per_row.is_multiple_of(16) => 16,
+        level => tile::lanes(level),
+    }
+}
+
+/// Whether this form is possible, and faster than the direct one: transforms of pixels are shared by the output channels,
+/// those of kernels by the pixels. `height` and `width` are those of one image, so that the choice, and with it the
+/// rounding, does not depend on the batch.
+pub(crate) fn pays(level: Level, in_channels: usize, out_channels: usize, height: usize, width: usize) -> bool {
+    let whole = height.is_multiple_of(2) && width.is_multiple_of(2 * lanes(level, width / 2));
+    whole && in_channels >= 8 && out_channels >= 8 && height * width >= 256
+}
+
+/// One convolution.
+struct Call<'a> {
+    level: Level,
+    in_channels: usize,
+    out_channels: usize,
+    height: usize,
+    width: usize,
+    layout: Padded,
+    bias: Option<&'a [f32]>,
+}
+
+/// Transformed kernels of neighbouring output channels.
+#[derive(Clone, Copy)]
+struct Kernels<'a> {
+    /// [blocks][planes][in][output channels of a register tile]
+    values: &'a [f32],
+    first_block: usize,
+}
+
+/// Buffers of a task.
+struct Scratch {
+    /// Transformed squares, [planes][tiles][channels][vectors][lanes].
+    squares: Vec<f32>,
+    /// Products, [blocks][tiles][planes][output channels][vectors][lanes]; of one block only when all channels fit in one
+    /// part.
+    products: Vec<f32>,
+}
+
+/// `y[n, o, p] = bias[o] + sum w[o, i, k] * x[n, i, p + k - 1]`.
+///
+/// # Shapes
+/// x: [batch, in, height, width], weight: [out, in, 9] -> [batch, out, height, width]
+pub(super) fn convolve(
+    level: Level,
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    [in_channels, out_channels, height, width]: [usize; 4],
+) -> Vec<f32> {
+    assert!(height.is_multiple_of(2) && width.is_multiple_of(2 * lanes(level, width / 2)), "whole vectors of squares");
+    assert_eq!(weight.len(), 9 * in_channels * out_channels, "weights");
+    assert!(bias.is_none_or(|bias| bias.len() == out_channels), "bias");
+    let layout = Padded::new(height, width, 1, 3);
+    let source = Source { channels: 1, height, width, dilation: 1, begin: 1 };
+    let mut padded = vec![0f32; x.len() / source.len() * layout.plane()];
+    let planes = padded.par_chunks_exact_mut(layout.plane()).zip(x.par_chunks_exact(source.len()));
+    planes.with_min_len(16).for_each(|(to, from)| layout.fill(from, to, source));
+
+    let call = Call { level, in_channels, out_channels, height, width, layout, bias };
+    let per_image = out_channels * height * width;
+    let images = x.len() / (in_channels * source.len());
+    let mut out = Vec::<f32>::with_capacity(images * per_image);
+    let start = OutPtr(out.as_mut_ptr());
+    let tasks = call.vectors().div_ceil(call.per_task());
+
+    let block = tile_size(level).0;
+    let of_block = PLANES * in_channels * block;
+    let blocks = out_channels.div_ceil(block);
+    let at_once = (MAX_KERNELS / of_block).clamp(1, blocks);
+    let mut buffer = vec![0f32; at_once * of_block];
+    for first_block in (0..blocks).step_by(at_once) {
+        let values = &mut buffer[..at_once.min(blocks - first_block) * of_block];
+        let weights = weight[first_block * 9 * in_channels * block..].par_chunks(9 * in_channels * block);
+        let transforms = values.par_chunks_exact_mut(of_block).zip(weights);
+        transforms.for_each(|(to, weight)| transform_kernels(weight, in_channels, block, to));
+        let kernels = Kernels { values, first_block };
+        (0..images * tasks).into_par_iter().for_each_init(
+            || call.scratch(),
+            |scratch, index| {
+                let (image, task) = (index / tasks, index % tasks);
+                let padded = &padded[image * in_channels * layout.plane()..][..in_channels * layout.plane()];
+                // SAFETY: the image lies inside the buffer, and the squares are this task's alone.
+                unsafe { call.run(padded, kernels, task, scratch, start.add(image * per_image).0) };
+            },
+        );
+    }
+    // SAFETY: the tasks of all images cover every pixel of every output channel.
+    unsafe { out.set_len(images * per_image) };
+    out
+}
+
+/// Lanes of the transform of kernels: at least the output channels of any register tile.
+const KERNEL_LANES: usize = 8;
+
+dispatch! {
+    /// G g G^T of the kernels of one block of output channels, which lie side by side in the lanes.
+    ///
+    /// # Shapes
+    /// weight: [at most block, in, 9] -> [planes, in, block]; channels that are not there become zero
+    fn transform_kernels(weight: &[f32], in_channels: usize, block: usize, to: &mut [f32]) {
+        assert!(block <= KERNEL_LANES && weight.len() <= 9 * in_channels * block);
+        assert_eq!(to.len(), PLANES * in_channels * block);
+        let plane = in_channels * block;
+        for i in 0..in_channels {
+            let mut g = [[0f32; KERNEL_LANES]; 9];
+            for (o, of_channel) in weight.chunks_exact(9 * in_channels).enumerate() {
+                let from = &of_channel[9 * i..9 * i + 9];
+                for k in 0..9 {
+                    g[k][o] = from[k];
+                }
+            }
+            let mut columns = [[[0f32; KERNEL_LANES]; 3]; 4];
+            for col in 0..3 {
+                for o in 0..KERNEL_LANES {
+                    let (a, b, c) = (g[col][o], g[3 + col][o], g[6 + col][o]);
+                    columns[0][col][o] = a;
+                    columns[1][col][o] = 0.5 * (a + b + c);
+                    columns[2][col][o] = 0.5 * (a - b + c);
+                    columns[3][col][o] = c;
+                }
+            }
+            for row in 0..4 {
+                let [a, b, c] = columns[row];
+                let mut sums = [[0f32; KERNEL_LANES]; 2];
+                for o in 0..KERNEL_LANES {
+                    sums[0][o] = 0.5 * (a[o] + b[o] + c[o]);
+                    sums[1][o] = 0.5 * (a[o] - b[o] + c[o]);
+                }
+                for (col, values) in [a, sums[0], sums[1], c].iter().enumerate() {
+                    to[(4 * row + col) * plane + i * block..][..block].copy_from_slice(&values[..block]);
+                }
+            }
+        }
+    }
+}
+
+impl Call<'_> {
+    fn lanes(&self) -> usize {
+        lanes(self.level, self.width / 2)
+    }
+
+    /// Vectors of squares of an image.
+    fn vectors(&self) -> usize {
+        self.height * self.width / 4 / self.lanes()
+    }
+
+    fn per_task(&self) -> usize {
+        TILES * tile_size(self.level).1
+    }
+
+    /// Parts of about equal size into which the input channels are cut.
+    fn part(&self) -> usize {
+        self.in_channels.div_ceil(self.in_channels.div_ceil(MAX_CHANNELS))
+    }
+
+    /// Values between the planes of the transformed squares.
+    fn plane(&self) -> usize {
+        self.part() * self.per_task() * self.lanes() + GAP
+    }
+
+    fn scratch(&self) -> Scratch {
+        let block = tile_size(self.level).0;
+        let all = (MAX_KERNELS / (PLANES * self.in_channels * block)).clamp(1, self.out_channels.div_ceil(block));
+        let blocks = if self.part() < self.in_channels { all } else { 1 };
+        let products = PLANES * block * self.per_task() * self.lanes();
+        Scratch { squares: vec![0.0; PLANES * self.plane()], products: vec![0.0; blocks * products] }
+    }
+
+    /// All output channels of the squares of one task.
+    ///
+    /// # Safety
+    /// `padded` is a whole image; `out`, [out, height, width], is writable, and no other thread writes the pixels of these
+    /// squares.
+    unsafe fn run(&self, padded: &[f32], kernels: Kernels<'_>, task: usize, scratch: &mut Scratch, out: *mut f32) {
+        // SAFETY: forwarded; a level is only chosen where its instruction set was detected.
+        unsafe {
+            match self.level {
+                Level::Scalar => self.squares::<Scalar4, 6, 2>(padded, kernels, task, scratch, out),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2 => x86::avx2(self, padded, kernels, task, scratch, out),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 if self.lanes() == 16 => x86::avx512(self, padded, kernels, task, scratch, out),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 => x86::avx512_narrow(self, padded, kernels, task, scratch, out),
+                #[cfg(target_arch = "aarch64")]
+                Level::Neon => self.squares::<crate::simd::neon::F32x4, 4, 3>(padded, kernels, task, scratch, out),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Call::run`]; `L`, `O` and `V` are those of this call, and the instruction set is available.
+    #[inline(always)]
+    unsafe fn squares<L: Lanes, const O: usize, const V: usize>(
+        &self,
+        padded: &[f32],
+        kernels: Kernels<'_>,
+        task: usize,
+        scratch: &mut Scratch,
+        out: *mut f32,
+    ) {
+        let from = task * TILES * V;
+        let count = (TILES * V).min(self.vectors() - from);
+        let tiles = count.div_ceil(V);
+        let (part, plane) = (self.part(), self.plane());
+        let of_tile = part * V * L::N;
+        let products_of_tile = PLANES * O * V * L::N;
+        for first in (0..self.in_channels).step_by(part) {
+            let channels = part.min(self.in_channels - first);
+            for i in 0..channels {
+                let channel = &padded[(first + i) * self.layout.plane()..][..self.layout.plane()];
+                for vector in 0..count {
+                    let (row, col) = self.place::<L>(from + vector);
+                    let at = 2 * row * self.layout.row_stride() + 2 * col;
+                    let to = vector / V * of_tile + (i * V + vector % V) * L::N;
+                    // SAFETY: a square reads four rows and columns from twice its own; the last one ends at the last
+                    // padded row and column. Each tile has `V` vectors for each channel in each plane of the scratch.
+                    unsafe {
+                        let to = scratch.squares.as_mut_ptr().add(to);
+                        transform_squares::<L>(channel.as_ptr().add(at), self.layout.row_stride(), to, plane);
+                    }
+                }
+            }
+            for (index, values) in kernels.values.chunks_exact(PLANES * self.in_channels * O).enumerate() {
+                let slot = if part < self.in_channels { index } else { 0 };
+                let products = &mut scratch.products[slot * TILES * products_of_tile..][..TILES * products_of_tile];
+                for p in 0..PLANES {
+                    let values = &values[(p * self.in_channels + first) * O..][..channels * O];
+                    for tile in 0..tiles {
+                        // The vectors of a tile that is not full are computed with the others and not stored.
+                        let squares = &scratch.squares[p * plane + tile * of_tile..][..channels * V * L::N];
+                        let at = tile * products_of_tile + p * O * V * L::N;
+                        multiply::<L, O, V>(values, squares, &mut products[at..][..O * V * L::N], first > 0);
+                    }
+                }
+                if first + channels < self.in_channels {
+                    continue;
+                }
+                let first_channel = (kernels.first_block + index) * O;
+                for o in 0..O.min(self.out_channels - first_channel) {
+                    let channel = first_channel + o;
+                    let bias = L::splat(self.bias.map_or(0.0, |bias| bias[channel]));
+                    for vector in 0..count {
+                        let (row, col) = self.place::<L>(from + vector);
+                        let at = (channel * self.height + 2 * row) * self.width + 2 * col;
+                        let products = &products[vector / V * products_of_tile + (o * V + vector % V) * L::N..];
+                        // SAFETY: the squares of this vector are inside the image, whose pixels the caller lets us write;
+                        // the products hold a vector at this place of each plane.
+                        unsafe {
+                            store_squares::<L>(products.as_ptr(), O * V * L::N, bias, out.add(at), self.width);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Row and column, in squares, of the first square of a vector.
+    #[inline(always)]
+    fn place<L: Lanes>(&self, vector: usize) -> (usize, usize) {
+        let per_row = self.width / 2 / L::N;
+        (vector / per_row, vector % per_row * L::N)
+    }
+}
+
+/// B^T d B of `N` squares side by side, two columns apart.
+///
+/// # Safety
+/// Four rows of `2 N + 2` values can be read at `from`, vectors can be written at 16 places `plane` apart, and the
+/// instruction set of `L` is available.
+#[inline(always)]
+unsafe fn transform_squares<L: Lanes>(from: *const f32, row_stride: usize, to: *mut f32, plane: usize) {
+    let mut rows = [[L::splat(0.0); 4]; 4];
+    for row in 0..4 {
+        // SAFETY: promised by the caller.
+        let ((a, b), (c, d)) =
+            unsafe { (L::load_pairs(from.add(row * row_stride)), L::load_pairs(from.add(row * row_stride + 2))) };
+        rows[row] = [a.sub(c), b.add(c), c.sub(b), b.sub(d)];
+    }
+    for col in 0..4 {
+        let (a, b, c, d) = (rows[0][col], rows[1][col], rows[2][col], rows[3][col]);
+        // SAFETY: promised by the caller.
+        unsafe {
+            a.sub(c).store(to.add(col * plane));
+            b.add(c).store(to.add((4 + col) * plane));
+            c.sub(b).store(to.add((8 + col) * plane));
+            b.sub(d).store(to.add((12 + col) * plane));
+        }
+    }
+}
+
+/// One plane of a block and a tile: `products[o, v] (+)= sum over i of kernels[i, o] * squares[i, v]`.
+#[inline(always)]
+fn multiply<L: Lanes, const O: usize, const V: usize>(
+    kernels: &[f32],
+    squares: &[f32],
+    products: &mut [f32],
+    add: bool,
+) {
+    assert!(squares.len() == kernels.len() / O * V * L::N && products.len() == O * V * L::N);
+    let mut acc = [[L::splat(0.0); V]; O];
+    let (mut squares, to) = (squares.as_ptr(), products.as_mut_ptr());
+    if add {
+        for o in 0..O {
+            for v in 0..V {
+                // SAFETY: there are `O * V` vectors of products.
+                acc[o][v] = unsafe { L::load(to.add((o * V + v) * L::N)) };
+            }
+        }
+    }
+    for kernels in kernels.as_chunks::<O>().0 {
+        let mut x = [L::splat(0.0); V];
+        for v in 0..V {
+            // SAFETY: there are `V` vectors of squares for each `O` kernels.
+            x[v] = unsafe { L::load(squares.add(v * L::N)) };
+        }
+        for o in 0..O {
+            let c = L::splat(kernels[o]);
+            for v in 0..V {
+                acc[o][v] = c.mul_add(x[v], acc[o][v]);
+            }
+        }
+        // SAFETY: at most one past the end.
+        squares = unsafe { squares.add(V * L::N) };
+    }
+    for o in 0..O {
+        for v in 0..V {
+            // SAFETY: as above.
+            unsafe { acc[o][v].store(to.add((o * V + v) * L::N)) };
+        }
+    }
+}
+
+/// A^T m A of `N` squares side by side: two rows of `2 N` pixels.
+///
+/// # Safety
+/// A vector can be read at 16 places `plane` apart, two rows of `2 N` values can be written at `out`, and the instruction
+/// set of `L` is available.
+#[inline(always)]
+unsafe fn store_squares<L: Lanes>(products: *const f32, plane: usize, bias: L, out: *mut f32, width: usize) {
+    let mut columns = [[L::splat(0.0); 2]; 4];
+    for col in 0..4 {
+        // SAFETY: promised by the caller.
+        let (a, b, c, d) = unsafe {
+            (
+                L::load(products.add(col * plane)),
+                L::load(products.add((4 + col) * plane)),
+                L::load(products.add((8 + col) * plane)),
+                L::load(products.add((12 + col) * plane)),
+            )
+        };
+        columns[col] = [a.add(b).add(c), b.sub(c).sub(d)];
+    }
+    for row in 0..2 {
+        let (a, b, c, d) = (columns[0][row], columns[1][row], columns[2][row], columns[3][row]);
+        let (even, odd) = (a.add(b).add(c), b.sub(c).sub(d));
+        // SAFETY: promised by the caller.
+        unsafe { L::store_pairs(even.add(bias), odd.add(bias), out.add(row * width)) };
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Call, Kernels, Scratch};
+    use crate::simd::x86::{F32x8, F32x16};
+
+    macro_rules! instance {
+        ($name:ident, $features:literal, $lanes:ty, $block:literal, $vectors:literal) => {
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn $name(
+                call: &Call<'_>,
+                padded: &[f32],
+                kernels: Kernels<'_>,
+                task: usize,
+                scratch: &mut Scratch,
+                out: *mut f32,
+            ) {
+                // SAFETY: forwarded; the instruction set is enabled here.
+                unsafe { call.squares::<$lanes, $block, $vectors>(padded, kernels, task, scratch, out) }
+            }
+        };
+    }
+    instance!(avx2, "avx2,fma", F32x8, 6, 2);
+    instance!(avx512, "avx512f", F32x16, 8, 3);
+    instance!(avx512_narrow, "avx512f,avx2,fma", F32x8, 8, 3);
+}

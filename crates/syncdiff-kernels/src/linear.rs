@@ -1,0 +1,47 @@
+//! Linear layers, forward and backward, on the matrix product of [`crate::matmul`].
+
+use crate::matmul::{Sizes, Start, multiply};
+use rayon::prelude::*;
+
+/// # Shapes
+/// x: [rows, in], weight: [in, out], bias: [out] -> [rows, out]
+pub(crate) fn forward(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+    let columns = bias.len();
+    let inner = weight.len() / columns;
+    multiply(x, weight, Start::Columns(bias), Sizes { rows: x.len() / inner, columns, inner })
+}
+
+/// Gradients of [`forward`]: (dx, dweight, dbias).
+pub(crate) fn backward(x: &[f32], weight: &[f32], dy: &[f32], out: usize) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let inner = weight.len() / out;
+    let rows = x.len() / inner;
+    let dx = multiply(dy, &transposed(weight, out), Start::Zero, Sizes { rows, columns: inner, inner: out });
+    let dweight = multiply(&transposed(x, inner), dy, Start::Zero, Sizes { rows: inner, columns: out, inner: rows });
+    let mut dbias = vec![0f32; out];
+    for row in dy.chunks_exact(out) {
+        for (sum, &value) in dbias.iter_mut().zip(row) {
+            *sum += value;
+        }
+    }
+    (dx, dweight, dbias)
+}
+
+/// Rows and columns exchanged.
+///
+/// # Shapes
+/// [rows, columns] -> [columns, rows]
+fn transposed(from: &[f32], columns: usize) -> Vec<f32> {
+    /// Rows of the result at once: so many values of a row of the source fill a line of the cache.
+    const BLOCK: usize = 16;
+    let rows = from.len() / columns;
+    let mut to = vec![0f32; from.len()];
+    to.par_chunks_mut(BLOCK * rows).enumerate().for_each(|(block, to)| {
+        let first = block * BLOCK;
+        for (row, from) in from.chunks_exact(columns).enumerate() {
+            for (to, &value) in to.chunks_exact_mut(rows).zip(&from[first..]) {
+                to[row] = value;
+            }
+        }
+    });
+    to
+}

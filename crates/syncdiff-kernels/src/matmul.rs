@@ -1,0 +1,242 @@
+//! Matrix products of the layers that are one: linear layers and 1x1 convolutions, forward.
+//!
+//! The right matrix is cut into strips of a few vectors' width; a task copies its strip, so that it lies in one piece in
+//! the cache, and passes the rows of the left matrix over it, some at a time, in the register tile of the convolutions.
+
+use crate::conv::tile::{OutPtr, tile_size};
+use crate::simd::{self, Lanes, Level, Scalar4, dispatch};
+use rayon::prelude::*;
+
+/// What the sums start from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Start<'a> {
+    Zero,
+    /// A value for each row of the result.
+    Rows(&'a [f32]),
+    /// A value for each column of the result.
+    Columns(&'a [f32]),
+}
+
+/// Rows, columns, and the length of the sums.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) inner: usize,
+}
+
+/// One call: `batch` products with a common left or right matrix.
+struct Call<'a> {
+    level: Level,
+    sizes: Sizes,
+    start: Start<'a>,
+}
+
+fn lanes(level: Level) -> usize {
+    match level {
+        Level::Scalar => Scalar4::N,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => 8,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => 16,
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => 4,
+    }
+}
+
+/// `start + a[n] * b[n]`; a side with one matrix has the same for all n.
+///
+/// # Shapes
+/// a: [batch or 1, rows, inner], b: [batch or 1, inner, columns] -> [batch, rows, columns], all row-major
+pub(crate) fn multiply(a: &[f32], b: &[f32], start: Start<'_>, sizes: Sizes) -> Vec<f32> {
+    let Sizes { rows, columns, inner } = sizes;
+    let (of_a, of_b, of_c) = (rows * inner, inner * columns, rows * columns);
+    assert!(of_a > 0 && of_b > 0, "a product with an empty side: {sizes:?}");
+    let batch = (a.len() / of_a).max(b.len() / of_b);
+    assert!(a.len() == of_a || a.len() == batch * of_a, "left matrices of {sizes:?}");
+    assert!(b.len() == of_b || b.len() == batch * of_b, "right matrices of {sizes:?}");
+    match start {
+        Start::Zero => {}
+        Start::Rows(values) => assert_eq!(values.len(), rows, "a value for each row"),
+        Start::Columns(values) => assert_eq!(values.len(), columns, "a value for each column"),
+    }
+    let level = simd::level();
+    let call = Call { level, sizes, start };
+    let (block, vectors) = tile_size(level);
+    let width = vectors * lanes(level);
+    let strips = columns.div_ceil(width);
+    // Rows are shared out too where there are not strips enough for all threads.
+    let wanted = (4 * rayon::current_num_threads()).div_ceil(batch * strips);
+    let rows_per_task = rows.div_ceil(wanted.min(rows.div_ceil(4 * block))).next_multiple_of(block);
+    let parts = rows.div_ceil(rows_per_task);
+    let mut out = Vec::<f32>::with_capacity(batch * of_c);
+    let to = OutPtr(out.as_mut_ptr());
+    (0..batch * strips * parts).into_par_iter().for_each_init(
+        || vec![0f32; inner * width],
+        |panel, index| {
+            let (image, strip, part) = (index / (strips * parts), index / parts % strips, index % parts);
+            let a = if a.len() == of_a { a } else { &a[image * of_a..][..of_a] };
+            let b = if b.len() == of_b { b } else { &b[image * of_b..][..of_b] };
+            let from = strip * width;
+            let count = width.min(columns - from);
+            pack(b, columns, from, count, panel, width);
+            let rows = part * rows_per_task..((part + 1) * rows_per_task).min(rows);
+            // SAFETY: `out` has room for all results, and these rows of this strip are this task's alone.
+            unsafe { call.run(a, panel, rows, from, to.add(image * of_c).0) };
+        },
+    );
+    // SAFETY: the tasks cover all rows of all strips.
+    unsafe { out.set_len(batch * of_c) };
+    out
+}
+
+dispatch! {
+    /// Copies `count` columns of all rows; a narrow panel's other columns stay as they are.
+    fn pack(b: &[f32], columns: usize, from: usize, count: usize, panel: &mut [f32], width: usize) {
+        let rows = panel.chunks_exact_mut(width).zip(b.chunks_exact(columns));
+        if count < width {
+            for (to, row) in rows {
+                to[..count].copy_from_slice(&row[from..from + count]);
+            }
+            return;
+        }
+        // In vectors: a call that copies a few of them takes longer than the copy.
+        for (to, row) in rows {
+            for (to, from) in to.as_chunks_mut::<8>().0.iter_mut().zip(row[from..].as_chunks::<8>().0) {
+                *to = *from;
+            }
+            for (to, from) in to.as_chunks_mut::<8>().1.iter_mut().zip(&row[from + width / 8 * 8..]) {
+                *to = *from;
+            }
+        }
+    }
+}
+
+impl Call<'_> {
+    /// The results of some rows, in the strip of columns that begins at `from` and whose right side is `panel`.
+    ///
+    /// # Safety
+    /// `out`, [rows, columns], is writable, and no other thread writes these rows of this strip.
+    unsafe fn run(&self, a: &[f32], panel: &[f32], rows: std::ops::Range<usize>, from: usize, out: *mut f32) {
+        // SAFETY: forwarded; a level is only chosen where its instruction set was detected.
+        unsafe {
+            match self.level {
+                Level::Scalar => self.strip::<Scalar4, 6, 2>(a, panel, rows, from, out),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2 => x86::avx2(self, a, panel, rows, from, out),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 => x86::avx512(self, a, panel, rows, from, out),
+                #[cfg(target_arch = "aarch64")]
+                Level::Neon => self.strip::<crate::simd::neon::F32x4, 4, 3>(a, panel, rows, from, out),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Call::run`]; `L`, `O` and `V` are those of the level, whose instruction set is available.
+    #[inline(always)]
+    unsafe fn strip<L: Lanes, const O: usize, const V: usize>(
+        &self,
+        a: &[f32],
+        panel: &[f32],
+        rows: std::ops::Range<usize>,
+        from: usize,
+        out: *mut f32,
+    ) {
+        let Sizes { columns, inner, .. } = self.sizes;
+        let width = V * L::N;
+        let count = width.min(columns - from);
+        assert!(a.len() >= rows.end * inner && panel.len() == inner * width, "a strip of {:?}", self.sizes);
+        // The widest tile of any level.
+        let mut edge = [0f32; 16 * 3];
+        let mut first = [0f32; 16 * 3];
+        if let Start::Columns(values) = self.start {
+            first[..count].copy_from_slice(&values[from..from + count]);
+        }
+        for row in rows.clone().step_by(O) {
+            let mut acc = [[L::splat(0.0); V]; O];
+            let mut left = [a.as_ptr(); O];
+            for o in 0..O {
+                // A tile that reaches beyond the last row computes that one several times and stores it once.
+                let row = (row + o).min(rows.end - 1);
+                // SAFETY: the row is inside the left matrix.
+                left[o] = unsafe { left[o].add(row * inner) };
+                for v in 0..V {
+                    acc[o][v] = match self.start {
+                        Start::Zero => L::splat(0.0),
+                        Start::Rows(values) => L::splat(values[row]),
+                        // SAFETY: `first` has the width of the widest tile.
+                        Start::Columns(_) => unsafe { L::load(first.as_ptr().add(v * L::N)) },
+                    };
+                }
+            }
+            let mut right = panel.as_ptr();
+            for k in 0..inner {
+                let mut x = [L::splat(0.0); V];
+                for v in 0..V {
+                    // SAFETY: the panel has `V` vectors for each step of the sum.
+                    x[v] = unsafe { L::load(right.add(v * L::N)) };
+                }
+                for o in 0..O {
+                    // SAFETY: a row of the left matrix has a value for each step.
+                    let c = L::splat(unsafe { *left[o].add(k) });
+                    for v in 0..V {
+                        acc[o][v] = c.mul_add(x[v], acc[o][v]);
+                    }
+                }
+                // SAFETY: at most one past the end.
+                right = unsafe { right.add(width) };
+            }
+            for o in 0..O.min(rows.end - row) {
+                // SAFETY: the row is inside the result.
+                let to = unsafe { out.add((row + o) * columns + from) };
+                if count == width {
+                    for v in 0..V {
+                        // SAFETY: the strip is whole, so that the row has room for all vectors.
+                        unsafe { acc[o][v].store(to.add(v * L::N)) };
+                    }
+                    continue;
+                }
+                for v in 0..V {
+                    // SAFETY: `edge` has the width of the widest tile.
+                    unsafe { acc[o][v].store(edge.as_mut_ptr().add(v * L::N)) };
+                }
+                // SAFETY: `count` columns are left in the row.
+                unsafe { to.copy_from_nonoverlapping(edge.as_ptr(), count) };
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Call;
+    use crate::simd::x86::{F32x8, F32x16};
+    use std::ops::Range;
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn avx2(
+        call: &Call<'_>,
+        a: &[f32],
+        panel: &[f32],
+        rows: Range<usize>,
+        from: usize,
+        out: *mut f32,
+    ) {
+        // SAFETY: forwarded; the instruction set is enabled here.
+        unsafe { call.strip::<F32x8, 6, 2>(a, panel, rows, from, out) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn avx512(
+        call: &Call<'_>,
+        a: &[f32],
+        panel: &[f32],
+        rows: Range<usize>,
+        from: usize,
+        out: *mut f32,
+    ) {
+        // SAFETY: forwarded; the instruction set is enabled here.
+        unsafe { call.strip::<F32x16, 8, 3>(a, panel, rows, from, out) }
+    }
+}
