@@ -4,8 +4,10 @@ mod conv;
 pub mod conv_norm;
 mod linear;
 mod norm;
+mod resample;
 
 pub use conv::{Conv1x1, Conv3};
 pub use linear::linear;
 pub use norm::{GroupNorm, layer_norm};
+pub use resample::{Part, resample};
 pub use syncdiff_kernels::{attention as attend, in_pool};
