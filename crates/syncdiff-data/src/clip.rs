@@ -11,6 +11,7 @@ use syncdiff_media::time::SAMPLES_PER_MODEL_FRAME;
 
 use crate::container::{Array, Container, f32_bytes, f32_values, i16_bytes, i16_values, write_container};
 use crate::error::DataError;
+use crate::index::ClipEntry;
 
 /// Name and version of the file format.
 pub const CLIP_FORMAT: &str = "syncdiff-clip-1";
@@ -171,7 +172,35 @@ impl Clip {
     /// [`DataError::Io`]; [`DataError::BadFile`] if it is cut off, of another format, or its arrays
     /// do not fit together.
     pub fn read(path: &Path) -> Result<Self, DataError> {
-        let file = Container::read("read clip", path)?;
+        Self::from_container(Container::read("read clip", path)?)
+    }
+
+    /// Reads a clip from its place in a prepared folder: a file of its own or a stretch of a shard. Its bytes are
+    /// compared with the hash in the index, if there is one.
+    ///
+    /// # Errors
+    /// [`DataError::Io`]; [`DataError::BadFile`], which names the clip, if it is cut off, changed or of another format.
+    pub fn open(folder: &Path, entry: &ClipEntry) -> Result<Self, DataError> {
+        const STAGE: &str = "read clip";
+        let bytes = entry.read(STAGE, folder)?;
+        let clip = Self::parse(STAGE, &folder.join(&entry.file), bytes)?;
+        if clip.num_frames != entry.num_frames || clip.content != entry.content {
+            return Err(entry.bad(STAGE, folder, "it is not the clip that the index describes"));
+        }
+        Ok(clip)
+    }
+
+    /// A clip from its bytes; `path` is for messages.
+    pub(crate) fn parse(stage: &'static str, path: &Path, bytes: Vec<u8>) -> Result<Self, DataError> {
+        Self::from_container(Container::parse(stage, path, bytes)?)
+    }
+
+    /// The bytes that it was read from.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    fn from_container(file: Container) -> Result<Self, DataError> {
         if file.word("format")? != CLIP_FORMAT {
             let found = file.word("format")?;
             return Err(file.bad(format!("format {found:?}, expected {CLIP_FORMAT:?}")));

@@ -75,6 +75,11 @@ pub(crate) struct Container {
 impl Container {
     pub(crate) fn read(stage: &'static str, path: &Path) -> Result<Self, DataError> {
         let bytes = std::fs::read(path).map_err(|error| DataError::io(stage, path, error))?;
+        Self::parse(stage, path, bytes)
+    }
+
+    /// The arrays and words in the bytes of a file, or of a part of one; `path` is for messages.
+    pub(crate) fn parse(stage: &'static str, path: &Path, bytes: Vec<u8>) -> Result<Self, DataError> {
         let bad = |error: safetensors::SafeTensorError| {
             DataError::bad_file(stage, path, format!("not a whole safetensors file: {error}"))
         };

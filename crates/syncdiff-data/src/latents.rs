@@ -144,7 +144,7 @@ impl LatentStore {
     }
 
     fn path(&self, entry: &ClipEntry) -> PathBuf {
-        self.folder.join(&entry.file)
+        self.folder.join(format!("{}.safetensors", entry.clip))
     }
 
     /// Are the latents of a clip there, whole, and of this key and content?

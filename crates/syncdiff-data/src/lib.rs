@@ -1,10 +1,10 @@
 //! Clips on disk to aligned, indexed training samples.
 //!
-//! The flow: [`read_manifest`] or [`scan_folder`] lists the clips; [`prepare`] turns each into one
-//! file of aligned crops, geometry, landmarks and speech on the 25 fps time line, and writes a
-//! report with a verdict for every clip; [`Dataset`] opens the result; a [`Sampler`] says which
-//! frames make training sample `i` of a step; [`ColourJitter`] and the functions of [`augment`]
-//! vary them; [`LatentStore`] keeps what a frozen autoencoder makes of the crops.
+//! The flow: [`read_inputs`] lists the clips of LRS2, LRS3, a table or a folder; [`prepare`] turns each into aligned
+//! crops, geometry, landmarks and speech on the 25 fps time line, packs them into shards, and writes a report with a
+//! verdict for every clip; [`synthesize`] draws clips of its own instead; [`Dataset`] opens the result; a [`Sampler`]
+//! says which frames make training sample `i` of a step; [`ColourJitter`] and the functions of [`augment`] vary them;
+//! [`LatentStore`] keeps what a frozen autoencoder makes of the crops.
 //!
 //! Everything handed out is plain slices: this crate knows no tensors, no training and no
 //! evaluation.
@@ -22,20 +22,28 @@ mod dataset;
 mod error;
 mod index;
 mod latents;
+mod layout;
 mod manifest;
 mod mirror;
 mod prepare;
 mod rng;
 mod sample;
+mod shard;
+mod synthetic;
 
 pub use augment::{ColourJitter, JitterRanges};
 pub use clip::{CLIP_FORMAT, Clip, ClipArrays, ClipMeta};
 pub use dataset::{ClipFilter, Dataset};
 pub use error::{DataError, Fault};
-pub use index::{ClipEntry, INDEX_FILE};
+pub use index::{ClipEntry, ClipQuality, ClipSync, INDEX_FILE};
 pub use latents::{LatentKey, LatentStore, LatentType, Latents};
-pub use manifest::{ClipSource, read_manifest, scan_folder};
+pub use layout::{Inputs, Layout, read_inputs, read_transcript, split_of_speaker};
+pub use manifest::{ClipSource, read_manifest};
 pub use mirror::MIRRORED_LANDMARK;
-pub use prepare::{ClipReport, PrepareOptions, PrepareReport, Progress, REPORT_FILE, Verdict, prepare};
+pub use prepare::{
+    ClipReport, DEFAULT_SHARD_BYTES, PrepareOptions, PrepareReport, Progress, ProgressFn, QualityLimits, REPORT_FILE,
+    SUMMARY_FILE, Summary, SyncJudge, Verdict, prepare, repack,
+};
 pub use rng::Draws;
 pub use sample::{Balance, Sample, SampleOptions, SampleSpec, Sampler};
+pub use synthetic::{SyntheticClip, SyntheticOptions, Voice, synthesize, synthesize_media};

@@ -1,4 +1,4 @@
-//! Lists of clips: a table with one line per clip, or a folder of videos.
+//! Lists of clips: a table with one line per clip; and how clips are named.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -116,40 +116,8 @@ pub fn read_manifest(path: &Path) -> Result<Vec<ClipSource>, DataError> {
     finish(clips, path, "give a table with a line for each clip")
 }
 
-/// Lists the videos below a folder, in the order of their paths. The corpus is the folder's name,
-/// the speaker the path of folders between, the split `train`.
-///
-/// # Errors
-/// [`DataError::Io`] if the folder cannot be read, [`DataError::NoClips`] if it holds no video.
-pub fn scan_folder(folder: &Path) -> Result<Vec<ClipSource>, DataError> {
-    let mut files = Vec::new();
-    collect(folder, 0, &mut files)?;
-    files.sort();
-    let corpus = folder
-        .canonicalize()
-        .ok()
-        .and_then(|whole| whole.file_name().map(|name| name.to_string_lossy().into_owned()))
-        .unwrap_or_else(|| "unknown".into());
-    let clips = files
-        .into_iter()
-        .map(|path| {
-            let relative = path.strip_prefix(folder).unwrap_or(&path);
-            ClipSource {
-                corpus: corpus.clone(),
-                split: "train".into(),
-                speaker: folder_name(relative),
-                name: stem(relative),
-                transcript: String::new(),
-                licence: String::new(),
-                origin: String::new(),
-                path,
-            }
-        })
-        .collect();
-    finish(clips, folder, "give a folder with mp4, mov, mkv, webm, avi, mpg, m4v or flv files")
-}
-
-fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
+/// Adds the videos below a folder.
+pub(crate) fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     let io = |error| DataError::io("inputs", folder, error);
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let entry = entry.map_err(io)?;
@@ -165,11 +133,13 @@ fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), 
     Ok(())
 }
 
-fn stem(path: &Path) -> String {
+/// A file name without its ending.
+pub(crate) fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn folder_name(relative: &Path) -> String {
+/// The path of folders to a file, as one word.
+pub(crate) fn folder_name(relative: &Path) -> String {
     let parts: Vec<String> = relative
         .parent()
         .into_iter()
@@ -180,7 +150,11 @@ fn folder_name(relative: &Path) -> String {
 }
 
 /// Makes every key unique, in order.
-fn finish(mut clips: Vec<ClipSource>, path: &Path, remedy: &'static str) -> Result<Vec<ClipSource>, DataError> {
+pub(crate) fn finish(
+    mut clips: Vec<ClipSource>,
+    path: &Path,
+    remedy: &'static str,
+) -> Result<Vec<ClipSource>, DataError> {
     if clips.is_empty() {
         return Err(DataError::NoClips { path: path.to_path_buf(), remedy });
     }
@@ -255,20 +229,5 @@ mod tests {
         let clips = manifest(b"path\tspeaker\tsplit\n../x/a.mp4\t..\t/\nb/A.mkv\t..\t/\n-c.mp4\t\t\n").unwrap();
         let keys: Vec<String> = clips.iter().map(ClipSource::key).collect();
         assert_eq!(keys, ["_/unknown/_../a", "_/unknown/_../A~2", "train/unknown/unknown/_-c"]);
-    }
-
-    #[test]
-    fn a_folder_is_listed_in_order() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(folder.path().join("p/q")).unwrap();
-        for name in ["p/q/2.MP4", "p/1.mkv", "z.txt", "a.mov"] {
-            std::fs::write(folder.path().join(name), b"x").unwrap();
-        }
-        let clips = scan_folder(folder.path()).unwrap();
-        let found: Vec<_> = clips.iter().map(|c| (c.speaker.as_str(), c.name.as_str())).collect();
-        assert_eq!(found, [("unknown", "a"), ("p", "1"), ("p_q", "2")]);
-        let empty = tempfile::tempdir().unwrap();
-        assert!(matches!(scan_folder(empty.path()), Err(DataError::NoClips { .. })));
-        assert!(matches!(scan_folder(&empty.path().join("no")), Err(DataError::Io { .. })));
     }
 }

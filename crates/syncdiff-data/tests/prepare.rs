@@ -1,5 +1,5 @@
 //! Preparation of real and hostile files, end to end. Real clips are those of the shared data
-//! folder (`SYNCDIFF_DATA`), the face models those of `SYNCDIFF_FACE_MODELS`; where one is absent
+//! folder (`SYNCDIFF_DATA`), the face models those of `SYNCDIFF_MODELS`; where one is absent
 //! the test says so.
 
 use std::collections::HashMap;
@@ -9,8 +9,9 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use syncdiff_data::{
-    Clip, ClipFilter, ClipSource, DataError, Dataset, PrepareOptions, PrepareReport, SampleOptions, Sampler, Verdict,
-    prepare, read_manifest, scan_folder,
+    Clip, ClipArrays, ClipFilter, ClipSource, ClipSync, DataError, Dataset, Layout, PrepareOptions, PrepareReport,
+    SampleOptions, Sampler, SyncJudge, SyntheticOptions, Verdict, Voice, prepare, read_inputs, read_manifest,
+    synthesize_media,
 };
 use syncdiff_face::FaceModels;
 use syncdiff_media::Tools;
@@ -24,7 +25,7 @@ fn folder(variable: &str, otherwise: &str) -> PathBuf {
 }
 
 fn models() -> Option<FaceModels> {
-    let path = folder("SYNCDIFF_FACE_MODELS", ".cache/models/face");
+    let path = folder("SYNCDIFF_MODELS", ".cache/models").join("face");
     if !path.is_dir() {
         println!("skipped: face models {path:?} absent");
         return None;
@@ -64,8 +65,9 @@ fn relative(manifest: &Path, clip: &Path) -> String {
 }
 
 fn run(models: &FaceModels, clips: &[ClipSource], out: &Path) -> Result<PrepareReport, DataError> {
-    let options = PrepareOptions { crop_size: 64, num_threads: 2, ..PrepareOptions::default() };
-    prepare(&Tools::default(), models, clips, out, &options, &mut |_| ControlFlow::Continue(()))
+    // A file for each clip: what a run touches and what not shows file by file.
+    let options = PrepareOptions { crop_size: 64, num_threads: 2, shard_bytes: 0, ..PrepareOptions::default() };
+    prepare(&Tools::default(), models, clips, out, &options, None, &mut |_| ControlFlow::Continue(()))
 }
 
 /// Bytes and time of change of all files but those that a run always writes anew.
@@ -145,8 +147,9 @@ fn stopping_and_running_again_ends_as_one_run() {
     let (Some(models), Some(clips)) = (models(), real_clips()) else { return };
     let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     run(&models, &clips, whole.path()).unwrap();
-    let options = PrepareOptions { crop_size: 64, num_threads: 1, ..PrepareOptions::default() };
-    let stopped = prepare(&Tools::default(), &models, &clips, parts.path(), &options, &mut |_| ControlFlow::Break(()));
+    let options = PrepareOptions { crop_size: 64, num_threads: 1, shard_bytes: 0, ..PrepareOptions::default() };
+    let stopped =
+        prepare(&Tools::default(), &models, &clips, parts.path(), &options, None, &mut |_| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(DataError::Cancelled { finished: 1, total: 3 })));
     assert!(Dataset::open(parts.path(), 1).is_err(), "no index before the end");
     // A file cut off by a kill, under its temporary name and under its own.
@@ -163,7 +166,8 @@ fn stopping_and_running_again_ends_as_one_run() {
         assert!(bytes == &part_files[&same].0, "{same:?} differs");
     }
     let other = PrepareOptions { crop_size: 96, ..options };
-    let mixed = prepare(&Tools::default(), &models, &clips, parts.path(), &other, &mut |_| ControlFlow::Continue(()));
+    let mixed =
+        prepare(&Tools::default(), &models, &clips, parts.path(), &other, None, &mut |_| ControlFlow::Continue(()));
     assert!(matches!(mixed, Err(DataError::Parameter { .. })), "no mixture of crop sizes");
 }
 
@@ -192,7 +196,7 @@ fn every_unfit_clip_gets_its_verdict() {
     std::fs::write(path("cut.mp4"), &bytes[..bytes.len() / 3]).unwrap();
     std::fs::write(path("text.mp4"), "this is no video at all, but a sentence").unwrap();
     std::fs::write(path("empty.mkv"), "").unwrap();
-    let mut clips = scan_folder(inputs.path()).unwrap();
+    let mut clips = read_inputs(inputs.path(), Some(Layout::Folder)).unwrap().clips;
     clips.push(ClipSource { path: path("gone.mp4"), name: "gone".into(), ..clips[0].clone() });
     let out = tempfile::tempdir().unwrap();
     let report = run(&models, &clips, out.path()).unwrap();
@@ -209,7 +213,7 @@ fn every_unfit_clip_gets_its_verdict() {
     }
     let table = std::fs::read_to_string(out.path().join(syncdiff_data::REPORT_FILE)).unwrap();
     assert_eq!(table.lines().count(), 1 + clips.len());
-    assert!(table.lines().all(|line| line.split('\t').count() == 10), "{table}");
+    assert!(table.lines().all(|line| line.split('\t').count() == 16), "{table}");
     assert!(matches!(Dataset::open(out.path(), 1), Err(DataError::NoClips { .. })));
     // Verdicts are kept as well, and a file that appears is taken up.
     std::fs::copy(path("mute.mp4"), path("gone.mp4")).unwrap();
@@ -217,9 +221,10 @@ fn every_unfit_clip_gets_its_verdict() {
     assert_eq!(again.resumed, clips.len() - 1);
     let options = PrepareOptions { max_frames: 10, ..PrepareOptions::default() };
     let short = tempfile::tempdir().unwrap();
-    let report =
-        prepare(&Tools::default(), &models, &clips[..1], short.path(), &options, &mut |_| ControlFlow::Continue(()))
-            .unwrap();
+    let report = prepare(&Tools::default(), &models, &clips[..1], short.path(), &options, None, &mut |_| {
+        ControlFlow::Continue(())
+    })
+    .unwrap();
     assert_eq!(report.clips[0].verdict, Verdict::TooLong);
 }
 
@@ -238,7 +243,7 @@ fn impossible_requests_are_refused() {
         origin: String::new(),
     };
     let refused = |clips: &[ClipSource], options: PrepareOptions, tools: &Tools| {
-        prepare(tools, &models, clips, out.path(), &options, &mut |_| ControlFlow::Continue(())).unwrap_err()
+        prepare(tools, &models, clips, out.path(), &options, None, &mut |_| ControlFlow::Continue(())).unwrap_err()
     };
     let base = PrepareOptions::default();
     let tools = Tools::default();
@@ -256,4 +261,95 @@ fn impossible_requests_are_refused() {
     }
     let missing = refused(&[clip], base, &Tools::new("/nowhere/ffmpeg", "/nowhere/ffprobe"));
     assert!(matches!(missing, DataError::Media(_)), "{missing}");
+}
+
+/// Three drawn clips as videos with a manifest.
+fn drawn(folder: &Path) -> Vec<ClipSource> {
+    let options = SyntheticOptions {
+        num_clips: 3,
+        num_frames: 20,
+        crop_size: 128,
+        voice: Voice::Tones,
+        ..SyntheticOptions::default()
+    };
+    let manifest = synthesize_media(&options, &Tools::default(), folder, &mut |_| true).unwrap();
+    let clips = read_inputs(&manifest, None).unwrap();
+    assert_eq!((clips.layout, clips.clips.len()), (Layout::Manifest, 3));
+    // A second call draws nothing and lists the same.
+    assert_eq!(synthesize_media(&options, &Tools::default(), folder, &mut |_| true).unwrap(), manifest);
+    assert_eq!(read_manifest(&manifest).unwrap(), clips.clips);
+    let other = SyntheticOptions { seed: 1, ..options };
+    let mixed = synthesize_media(&other, &Tools::default(), folder, &mut |_| true);
+    assert!(matches!(mixed, Err(DataError::Parameter { .. })), "no mixture of seeds");
+    clips.clips
+}
+
+/// Hears a sound that is two frames late everywhere but in the clip of the test split.
+struct Judge;
+
+impl SyncJudge for Judge {
+    fn name(&self) -> String {
+        "test judge".into()
+    }
+
+    fn judge(&self, clip: &ClipArrays) -> Result<ClipSync, String> {
+        if clip.opening[0] < 0.0 || clip.frames.is_empty() || clip.speech.is_empty() {
+            return Err("no clip".into());
+        }
+        Ok(ClipSync { offset_frames: 2, confidence: 6.5 })
+    }
+}
+
+struct Deaf;
+
+impl SyncJudge for Deaf {
+    fn name(&self) -> String {
+        "deaf".into()
+    }
+
+    fn judge(&self, _: &ClipArrays) -> Result<ClipSync, String> {
+        Err("it hears nothing".into())
+    }
+}
+
+#[test]
+fn drawn_videos_are_prepared_into_shards_with_quality_and_judge() {
+    let Some(models) = models() else { return };
+    let inputs = tempfile::tempdir().unwrap();
+    let clips = drawn(inputs.path());
+    let options = PrepareOptions { num_threads: 2, ..PrepareOptions::default() };
+    let go = |out: &Path, options: &PrepareOptions, judge: Option<&dyn SyncJudge>| {
+        prepare(&Tools::default(), &models, &clips, out, options, judge, &mut |_| ControlFlow::Continue(())).unwrap()
+    };
+    let out = tempfile::tempdir().unwrap();
+    let report = go(out.path(), &options, Some(&Judge));
+    assert!(report.clips.iter().all(|clip| clip.verdict == Verdict::Kept), "{:?}", report.clips);
+    let data = Dataset::open(out.path(), 0).unwrap();
+    assert!(data.damaged().is_empty());
+    for (at, entry) in data.clips().iter().enumerate() {
+        assert_eq!(entry.file, format!("{}-000000.tar", entry.split));
+        let quality = entry.quality.unwrap();
+        assert!((40.0..90.0).contains(&quality.eye_distance_px) && quality.yaw_degrees < 25.0, "{quality:?}");
+        assert!(quality.sharpness > 1.0 && quality.other_faces == 0.0, "{quality:?}");
+        assert_eq!(entry.sync, Some(ClipSync { offset_frames: 2, confidence: 6.5 }));
+        assert_eq!(data.load(at).unwrap().meta().transcript, entry.transcript);
+    }
+    let table = std::fs::read_to_string(out.path().join(syncdiff_data::REPORT_FILE)).unwrap();
+    assert!(table.lines().skip(1).all(|line| line.contains("\t2\t6.500\t")), "{table}");
+
+    let deaf = tempfile::tempdir().unwrap();
+    let report = go(deaf.path(), &options, Some(&Deaf));
+    assert!(report.clips.iter().all(|clip| clip.verdict.is_kept() && clip.reason.contains("hears nothing")));
+    let table = std::fs::read_to_string(deaf.path().join(syncdiff_data::REPORT_FILE)).unwrap();
+    assert!(table.lines().skip(1).all(|line| line.contains("\tno judge\tno judge\t")), "{table}");
+
+    for (quality, verdict) in [
+        (syncdiff_data::QualityLimits { min_eye_distance_px: 200.0, ..options.quality }, Verdict::TooSmall),
+        (syncdiff_data::QualityLimits { min_sharpness: 99.0, ..options.quality }, Verdict::Blurred),
+        (syncdiff_data::QualityLimits { max_yaw_degrees: 0.0, ..options.quality }, Verdict::TurnedAway),
+    ] {
+        let strict = tempfile::tempdir().unwrap();
+        let report = go(strict.path(), &PrepareOptions { quality, ..options }, None);
+        assert!(report.clips.iter().all(|clip| clip.verdict == verdict && clip.entry.is_none()), "{verdict}");
+    }
 }

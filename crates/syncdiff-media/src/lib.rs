@@ -41,5 +41,5 @@ pub use speech::{Speech, decode_speech};
 pub use time::{Rational, Time};
 pub use tools::{ToolVersions, Tools};
 pub use walk::{SourceWalk, WalkedFrame};
-pub use wav::{read_wav, write_wav};
+pub use wav::{read_wav, wav_bytes, write_wav};
 pub use writer::{OddSize, Sound, VideoWriter, WriterOptions, Written};

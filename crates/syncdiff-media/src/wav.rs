@@ -6,13 +6,23 @@ use std::path::Path;
 
 use crate::error::MediaError;
 
+const STAGE: &str = "write sound";
+
 /// Writes 16-bit PCM samples (interleaved if there are several channels).
 ///
 /// # Errors
 /// [`MediaError::Parameter`] above 4 GiB or without channels, [`MediaError::Io`],
 /// [`MediaError::DiskFull`].
 pub fn write_wav(path: &Path, samples: &[i16], rate: u32, channels: u16) -> Result<(), MediaError> {
-    const STAGE: &str = "write sound";
+    let bytes = wav_bytes(samples, rate, channels)?;
+    write_whole(path, STAGE, |file| Ok(file.write_all(&bytes)?))
+}
+
+/// The bytes of the file that [`write_wav`] writes.
+///
+/// # Errors
+/// [`MediaError::Parameter`] above 4 GiB or without channels.
+pub fn wav_bytes(samples: &[i16], rate: u32, channels: u16) -> Result<Vec<u8>, MediaError> {
     let bytes = samples.len() * 2;
     let (Ok(data_len), true) = (u32::try_from(bytes + 36), channels > 0) else {
         return Err(MediaError::Parameter {
@@ -32,7 +42,7 @@ pub fn write_wav(path: &Path, samples: &[i16], rate: u32, channels: u16) -> Resu
     out.extend_from_slice(b"\x10\0data");
     out.extend_from_slice(&(data_len - 36).to_le_bytes());
     out.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
-    write_whole(path, STAGE, |file| Ok(file.write_all(&out)?))
+    Ok(out)
 }
 
 /// The failures that a writing closure can meet.

@@ -82,7 +82,7 @@ pub(super) fn note_warnings<'a>(warnings: impl Iterator<Item = &'a Warning>, not
 }
 
 /// Runs of usable frames without a cut inside.
-pub(super) fn runs(valid: &[u8], source_frames: &[usize], cuts: &HashSet<usize>) -> Vec<[usize; 2]> {
+pub(crate) fn runs(valid: &[u8], source_frames: &[usize], cuts: &HashSet<usize>) -> Vec<[usize; 2]> {
     let mut runs: Vec<[usize; 2]> = Vec::new();
     let mut last_source = 0;
     for (k, (flag, source)) in valid.iter().zip(source_frames).enumerate() {
@@ -99,14 +99,14 @@ pub(super) fn runs(valid: &[u8], source_frames: &[usize], cuts: &HashSet<usize>)
 }
 
 /// The file of a clip.
-pub(super) struct Stored {
-    pub(super) file: String,
-    pub(super) num_bytes: u64,
-    pub(super) content: String,
+pub(crate) struct Stored {
+    pub(crate) file: String,
+    pub(crate) num_bytes: u64,
+    pub(crate) content: String,
 }
 
 /// The clip's line in the index.
-pub(super) fn entry(arrays: &ClipArrays, meta: ClipMeta, stored: Stored, runs: Vec<[usize; 2]>) -> ClipEntry {
+pub(crate) fn entry(arrays: &ClipArrays, meta: ClipMeta, stored: Stored, runs: Vec<[usize; 2]>) -> ClipEntry {
     let openings: Vec<f64> = arrays
         .opening
         .iter()
@@ -140,7 +140,11 @@ pub(super) fn entry(arrays: &ClipArrays, meta: ClipMeta, stored: Stored, runs: V
         source_fps: meta.source_fps,
         source_size: meta.source_size,
         file: stored.file,
+        offset: 0,
         num_bytes: stored.num_bytes,
+        sha256: String::new(),
+        quality: None,
+        sync: None,
         runs,
     }
 }

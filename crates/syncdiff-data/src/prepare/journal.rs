@@ -5,21 +5,45 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::atomic::write_whole;
 use crate::error::DataError;
+use crate::index::ClipEntry;
 use crate::prepare::verdict::{ClipReport, Verdict};
+use crate::shard::{Place, shard_number};
 
 const JOURNAL_FILE: &str = "journal.jsonl";
 const LOCK_FILE: &str = ".lock";
 const STAGE: &str = "journal";
+
+type Reports = BTreeMap<String, ClipReport>;
 
 /// An open journal. One process at a time may hold it.
 pub(super) struct Journal {
     path: PathBuf,
     file: File,
     options: String,
-    reports: BTreeMap<String, ClipReport>,
+    reports: Reports,
     _lock: File,
+}
+
+/// A line that moves clips into a shard: one line, so that a kill leaves all of it or nothing.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShardLine {
+    shard: String,
+    clips: Vec<Place>,
+}
+
+impl ShardLine {
+    fn apply(&self, reports: &mut Reports) {
+        for place in &self.clips {
+            if let Some(entry) = reports.get_mut(&place.clip).and_then(|report| report.entry.as_mut()) {
+                place.put_into(entry, &self.shard);
+            }
+        }
+    }
 }
 
 impl Journal {
@@ -38,27 +62,13 @@ impl Journal {
             Err(std::fs::TryLockError::Error(error)) => return Err(io(&lock_path, error)),
         }
         let path = folder.join(JOURNAL_FILE);
-        let text = match std::fs::read(&path) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(io(&path, error)),
-        };
-        let mut lines = text.lines();
-        if let Some(earlier) = lines.next().and_then(|line| serde_json::from_str(line).ok()) {
-            let earlier: String = earlier;
-            if earlier != options {
-                let detail = format!(
-                    "{folder:?} was prepared with other options ({earlier}; now {options}); give \
-                     another folder or delete it"
-                );
-                return Err(DataError::Parameter { stage: "prepare", detail });
-            }
+        let (earlier, reports) = read(&path)?;
+        if let Some(earlier) = earlier.filter(|earlier| earlier != options) {
+            let detail = format!(
+                "{folder:?} was prepared with other options ({earlier}; now {options}); give another folder or delete it"
+            );
+            return Err(DataError::Parameter { stage: "prepare", detail });
         }
-        // A line cut off by a kill is no verdict: its clip is prepared again.
-        let reports = lines
-            .filter_map(|line| serde_json::from_str::<ClipReport>(line).ok())
-            .map(|report| (report.clip.clone(), report))
-            .collect();
         // Written anew, so that it ends with a whole line.
         write_all(&path, options, &reports)?;
         let file = File::options().append(true).open(&path).map_err(|error| io(&path, error))?;
@@ -69,20 +79,39 @@ impl Journal {
     pub(super) fn find(&self, clip: &str, fingerprint: &str, out: &Path) -> Option<ClipReport> {
         let report = self.reports.get(clip)?;
         let same = report.fingerprint == fingerprint && report.verdict != Verdict::Failed;
-        let there = report
-            .entry
-            .as_ref()
-            .is_none_or(|entry| std::fs::metadata(out.join(&entry.file)).is_ok_and(|m| m.len() == entry.num_bytes));
+        let there = report.entry.as_ref().is_none_or(|entry| entry.is_there(out));
         (same && there).then(|| report.clone())
+    }
+
+    /// All clips that lie in shards.
+    pub(super) fn in_shards(&self) -> impl Iterator<Item = &ClipEntry> {
+        self.reports.values().filter_map(|report| report.entry.as_ref()).filter(|entry| entry.is_in_shard())
+    }
+
+    /// The number of the next shard of a split.
+    pub(super) fn next_shard(&self, split: &str) -> usize {
+        let numbers = self.in_shards().filter_map(|entry| shard_number(&entry.file));
+        numbers.filter(|(of, _)| *of == split).map(|(_, number)| number + 1).max().unwrap_or(0)
     }
 
     /// Adds a verdict.
     pub(super) fn add(&mut self, report: &ClipReport) -> Result<(), DataError> {
-        let mut line = to_json(report)?;
-        line.push('\n');
-        self.file.write_all(line.as_bytes()).map_err(|error| DataError::io(STAGE, &self.path, error))?;
+        self.append(&to_json(report)?)?;
         self.reports.insert(report.clip.clone(), report.clone());
         Ok(())
+    }
+
+    /// Moves clips into a shard that has been written.
+    pub(super) fn add_shard(&mut self, shard: &str, clips: Vec<Place>) -> Result<(), DataError> {
+        let line = ShardLine { shard: shard.to_owned(), clips };
+        self.append(&to_json(&line)?)?;
+        line.apply(&mut self.reports);
+        Ok(())
+    }
+
+    fn append(&mut self, line: &str) -> Result<(), DataError> {
+        let line = format!("{line}\n");
+        self.file.write_all(line.as_bytes()).map_err(|error| DataError::io(STAGE, &self.path, error))
     }
 
     /// Writes the journal with one line per clip and hands out all verdicts, by clip name.
@@ -92,11 +121,37 @@ impl Journal {
     }
 }
 
-fn to_json<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, DataError> {
+/// Options and verdicts in a journal; nothing if there is none. A line cut off by a kill is passed over: its clip is
+/// prepared, or its shard written, again.
+fn read(path: &Path) -> Result<(Option<String>, Reports), DataError> {
+    let text = match std::fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(DataError::io(STAGE, path, error)),
+    };
+    let mut lines = text.lines();
+    let options = lines.next().and_then(|line| serde_json::from_str(line).ok());
+    let mut reports = Reports::new();
+    for line in lines {
+        if let Ok(report) = serde_json::from_str::<ClipReport>(line) {
+            reports.insert(report.clip.clone(), report);
+        } else if let Ok(shard) = serde_json::from_str::<ShardLine>(line) {
+            shard.apply(&mut reports);
+        }
+    }
+    Ok((options, reports))
+}
+
+/// The verdicts of a folder that is only read, by clip name.
+pub(super) fn read_reports(folder: &Path) -> Result<Vec<ClipReport>, DataError> {
+    Ok(read(&folder.join(JOURNAL_FILE))?.1.into_values().collect())
+}
+
+fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<String, DataError> {
     serde_json::to_string(value).map_err(|error| DataError::Internal { stage: STAGE, detail: error.to_string() })
 }
 
-fn write_all(path: &Path, options: &str, reports: &BTreeMap<String, ClipReport>) -> Result<(), DataError> {
+fn write_all(path: &Path, options: &str, reports: &Reports) -> Result<(), DataError> {
     let mut lines = vec![to_json(options)?];
     for report in reports.values() {
         lines.push(to_json(report)?);

@@ -3,27 +3,41 @@
 mod finish;
 mod journal;
 mod one;
+mod packer;
+mod quality;
+mod repack;
+mod seen;
 mod timeline;
 mod verdict;
+mod work;
 
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
 use syncdiff_face::{FaceModels, MODEL_FILES, RIGID_POINTS, SmoothOptions, TEMPLATE, TrackerOptions};
 use syncdiff_media::{ReadOptions, Tools};
 
-use crate::atomic::remove_partials;
-use crate::clip::{CLIP_FORMAT, hex};
+use crate::clip::{CLIP_FORMAT, ClipArrays, hex};
 use crate::error::DataError;
-use crate::index::Index;
+use crate::index::ClipSync;
 use crate::manifest::ClipSource;
-use journal::Journal;
+use one::Media;
 
-pub use verdict::{ClipReport, PrepareReport, REPORT_FILE, Verdict};
+pub use quality::QualityLimits;
+pub use repack::repack;
+pub use verdict::{ClipReport, PrepareReport, REPORT_FILE, SUMMARY_FILE, Summary, Verdict};
+
+pub(crate) use finish::{Stored, entry, runs};
+pub(crate) use packer::loose_file;
+pub(crate) use quality::measure;
+pub(crate) use seen::Faces;
+#[cfg(test)]
+pub(crate) use work::go_on;
+pub(crate) use work::{Producer, RunOptions, run};
+
+/// Bytes of clips in a shard unless another size is asked for.
+pub const DEFAULT_SHARD_BYTES: u64 = 256 << 20;
 
 /// How clips are prepared.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +49,12 @@ pub struct PrepareOptions {
     /// A longer clip (in frames at 25 a second) is not kept; it bounds the memory of a thread, and
     /// the size of a file.
     pub max_frames: usize,
+    /// What is too bad to be kept.
+    pub quality: QualityLimits,
     /// Clips at a time; 0 for one on each core.
     pub num_threads: usize,
+    /// Bytes of clips in a shard; a larger clip has one of its own. 0 leaves every clip in a file of its own.
+    pub shard_bytes: u64,
     /// How faces are followed: as in generation.
     pub tracker: TrackerOptions,
     /// How the alignment is smoothed: as in generation.
@@ -46,13 +64,15 @@ pub struct PrepareOptions {
 }
 
 impl Default for PrepareOptions {
-    /// Crops of 128 pixels, clips from 8 usable frames to two minutes, one on each core.
+    /// Crops of 128 pixels, clips from 8 usable frames to two minutes, one on each core, shards of 256 MiB.
     fn default() -> Self {
         PrepareOptions {
             crop_size: 128,
             min_valid_frames: 8,
             max_frames: 3000,
+            quality: QualityLimits::default(),
             num_threads: 0,
+            shard_bytes: DEFAULT_SHARD_BYTES,
             tracker: TrackerOptions::default(),
             smooth: SmoothOptions::default(),
             read: ReadOptions::default(),
@@ -60,32 +80,52 @@ impl Default for PrepareOptions {
     }
 }
 
+/// Says how well the lips and the sound of a clip agree, and how far they are apart.
+pub trait SyncJudge: Sync {
+    /// A name that differs for judges that judge differently, such as the hash of the weights.
+    fn name(&self) -> String;
+
+    /// Judges a clip with its pixels, landmarks and speech, or says why it cannot.
+    ///
+    /// # Errors
+    /// The reason, for the report; the clip is kept.
+    fn judge(&self, clip: &ClipArrays) -> Result<ClipSync, String>;
+}
+
+/// Crops may have this many pixels a side.
+pub(crate) fn check_crop_size(crop_size: usize) -> Result<(), DataError> {
+    if (32..=1024).contains(&crop_size) && crop_size.is_multiple_of(4) {
+        return Ok(());
+    }
+    let detail = format!("the crop size is {crop_size}; allowed are multiples of 4 from 32 to 1024");
+    Err(DataError::Parameter { stage: "prepare", detail })
+}
+
 impl PrepareOptions {
     fn check(&self) -> Result<(), DataError> {
-        let wrong = |detail: String| Err(DataError::Parameter { stage: "prepare", detail });
-        if !(32..=1024).contains(&self.crop_size) || !self.crop_size.is_multiple_of(4) {
-            return wrong(format!("the crop size is {}; allowed are multiples of 4 from 32 to 1024", self.crop_size));
-        }
+        check_crop_size(self.crop_size)?;
         if self.min_valid_frames < 2 || self.max_frames < self.min_valid_frames {
-            return wrong(format!(
-                "at least {} and at most {} frames a clip; the least must be 2 or more, and not \
-                 above the most",
+            let detail = format!(
+                "at least {} and at most {} frames a clip; the least must be 2 or more, and not above the most",
                 self.min_valid_frames, self.max_frames
-            ));
+            );
+            return Err(DataError::Parameter { stage: "prepare", detail });
         }
         Ok(())
     }
 
-    /// All options that shape the files, as text: equal text, equal files.
-    fn shaping(&self) -> String {
+    /// All options that shape the clips, as text: equal text, equal clips.
+    fn shaping(&self, judge: Option<&dyn SyncJudge>) -> String {
         let (track, smooth) = (&self.tracker, &self.smooth);
+        let judge = judge.map_or_else(|| "none".to_owned(), SyncJudge::name);
         format!(
-            "{CLIP_FORMAT} geometry={} crop={} frames={}..={} faces={} detect={} reidentify={} \
-             sigma={} bridge={}",
+            "{CLIP_FORMAT} geometry={} crop={} frames={}..={} {} faces={} detect={} reidentify={} sigma={} bridge={} \
+             judge={judge}",
             geometry(),
             self.crop_size,
             self.min_valid_frames,
             self.max_frames,
+            self.quality.shaping(),
             track.max_faces,
             track.detect_every,
             track.reidentify_frames,
@@ -118,17 +158,19 @@ pub struct Progress<'a> {
     pub clip: &'a ClipReport,
 }
 
-/// Prepares clips into a folder: `split/corpus/speaker/name.safetensors` for each that is kept,
-/// `report.tsv` with the verdict and its reason for every clip, and `index.json` for
-/// [`crate::Dataset::open`].
+/// Is told of every clip, one at a time but from several threads, and may stop the work: clips under way are finished
+/// first.
+pub type ProgressFn<'a> = dyn FnMut(&Progress<'_>) -> ControlFlow<()> + Send + 'a;
+
+/// Prepares clips into a folder: shards `SPLIT-NNNNNN.tar` with the clips that are kept (or, without shards, a file
+/// `split/corpus/speaker/name.safetensors` for each), `report.tsv` with the verdict and its reason for every clip, and
+/// `index.json` for [`crate::Dataset::open`].
 ///
 /// Clips that have their verdict from an earlier run with the same source bytes are skipped, also
-/// after a kill; several lists may be prepared into one folder one after the other. A clip that
-/// cannot be used is an entry of the report, never an error. The memory is that of one clip per
-/// thread; its frames are read a second time where they do not fit.
-///
-/// The callback may be called from several threads, one at a time, and stops the work with
-/// [`ControlFlow::Break`]: clips under way are finished first.
+/// after a kill, and what a killed run and its successor leave is byte for byte what one run would have left. Several
+/// lists may be prepared into one folder one after the other. A clip that cannot be used is an entry of the report,
+/// never an error. The memory is that of one clip per thread; its frames are read a second time where they do not fit.
+/// The disk holds, beside the shards, the clips of one shard.
 ///
 /// # Errors
 /// [`DataError::Parameter`] for options out of range, two clips of one name, or a folder that was
@@ -141,122 +183,13 @@ pub fn prepare(
     clips: &[ClipSource],
     out: &Path,
     options: &PrepareOptions,
-    progress: &mut (dyn FnMut(&Progress<'_>) -> ControlFlow<()> + Send),
+    judge: Option<&dyn SyncJudge>,
+    progress: &mut ProgressFn<'_>,
 ) -> Result<PrepareReport, DataError> {
     options.check()?;
     tools.check()?;
-    let mut keys = HashSet::new();
-    if let Some(twice) = clips.iter().map(ClipSource::key).find(|key| !keys.insert(key.clone())) {
-        let detail = format!("two clips are named {twice}; change the name of one");
-        return Err(DataError::Parameter { stage: "prepare", detail });
-    }
-    let shaping = options.shaping();
-    let journal = Journal::open(out, &shaping)?;
-    remove_partials(out)?;
-    let job = Job {
-        tools,
-        models,
-        clips,
-        out,
-        options,
-        next: AtomicUsize::new(0),
-        stop: AtomicBool::new(false),
-        state: Mutex::new(State { journal, progress, finished: 0, resumed: 0, failure: None }),
-    };
-    let num_threads = match options.num_threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        given => given,
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..num_threads.min(clips.len()) {
-            scope.spawn(|| job.work());
-        }
-    });
-    let state = job.state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if let Some(failure) = state.failure {
-        return Err(failure);
-    }
-    if state.finished < clips.len() {
-        return Err(DataError::Cancelled { finished: state.finished, total: clips.len() });
-    }
-    let resumed = state.resumed;
-    let reports = state.journal.close()?;
-    let entries = reports.iter().filter_map(|report| report.entry.clone()).collect();
-    Index { format: CLIP_FORMAT.into(), options: shaping, clips: entries }.write(out)?;
-    let report = PrepareReport { clips: reports, resumed };
-    report.write(out)?;
-    Ok(report)
-}
-
-struct State<'a> {
-    journal: Journal,
-    progress: &'a mut (dyn FnMut(&Progress<'_>) -> ControlFlow<()> + Send),
-    finished: usize,
-    resumed: usize,
-    failure: Option<DataError>,
-}
-
-struct Job<'a> {
-    tools: &'a Tools,
-    models: &'a FaceModels,
-    clips: &'a [ClipSource],
-    out: &'a Path,
-    options: &'a PrepareOptions,
-    next: AtomicUsize,
-    stop: AtomicBool,
-    state: Mutex<State<'a>>,
-}
-
-impl<'a> Job<'a> {
-    fn work(&self) {
-        while !self.stop.load(Ordering::Relaxed) {
-            let at = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(source) = self.clips.get(at) else { return };
-            if let Err(failure) = self.clip(source) {
-                self.stop.store(true, Ordering::Relaxed);
-                self.lock().failure.get_or_insert(failure);
-            }
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State<'a>> {
-        // A callback that panics has told so by itself; the state stays usable.
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn clip(&self, source: &ClipSource) -> Result<(), DataError> {
-        let fingerprint = fingerprint(source, &self.options.shaping());
-        let earlier = self.lock().journal.find(&source.key(), &fingerprint, self.out);
-        let resumed = earlier.is_some();
-        let report = match earlier {
-            Some(report) => report,
-            None => one::prepare_clip(self.tools, self.models, source, self.options, self.out, fingerprint)?,
-        };
-        let mut state = self.lock();
-        if !resumed {
-            state.journal.add(&report)?;
-        }
-        state.finished += 1;
-        state.resumed += usize::from(resumed);
-        let progress = Progress { finished: state.finished, total: self.clips.len(), clip: &report };
-        if (state.progress)(&progress).is_break() {
-            self.stop.store(true, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-}
-
-/// Hash of everything that decides the result for a clip. A source that cannot be read has its own
-/// value, so that a file that appears later is taken up.
-fn fingerprint(source: &ClipSource, shaping: &str) -> String {
-    let mut hash = Sha256::new();
-    for part in [shaping, &source.key(), &source.transcript, &source.licence, &source.origin] {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    let hashed = std::fs::File::open(&source.path).and_then(|mut file| std::io::copy(&mut file, &mut hash).map(|_| ()));
-    if hashed.is_err() {
-        hash.update("unreadable");
-    }
-    hex(&hash.finalize()[..16])
+    let shaping = options.shaping(judge);
+    let media = Media { tools, models, clips, options, judge, shaping: &shaping };
+    let how = RunOptions { num_threads: options.num_threads, shard_bytes: options.shard_bytes };
+    run(&media, out, shaping.clone(), how, progress)
 }
