@@ -151,9 +151,9 @@ impl<'a> Scorer<'a> {
         }
         let mut listeners = Vec::new();
         if let (true, Ok(judge)) = (wanted.has(Group::Lse), &instruments.judge) {
-            for protocol in Protocol::ALL {
+            for protocol in judge.protocols().iter().copied() {
                 if protocol == Protocol::Lrs || truth.has_face() {
-                    listeners.push((protocol, Listener::new(&**judge, protocol, &truth.face_box)));
+                    listeners.push((protocol, Listener::new(&**judge, protocol, truth)));
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::faces::FaceSeries;
 use crate::inputs::{ClipInputs, Instruments, Wanted};
+use crate::judge::Judge;
 use crate::metrics::{Group, METRICS};
 use crate::perceptual::SMALLEST_LPIPS_SIDE;
 
@@ -38,6 +39,12 @@ pub(crate) fn explain_absent(
     };
     for metric in METRICS.iter().filter(|metric| wanted.has(metric.group)) {
         if figures.values.contains_key(metric.key) || figures.absent.contains_key(metric.key) {
+            continue;
+        }
+        // A judge has no figures of protocols that it does not follow.
+        let follows =
+            |judge: &Box<dyn Judge>| judge.protocols().iter().any(|known| metric.key.starts_with(known.key()));
+        if metric.group == Group::Lse && instruments.judge.as_ref().is_ok_and(|judge| !follows(judge)) {
             continue;
         }
         let network = match metric.group {

@@ -40,7 +40,7 @@ pub use error::{EvalError, EvalResult};
 pub use faces::{FaceSeries, Lips, measure_faces, read_frames};
 pub use frechet::{FeatureStatistics, frechet_distance};
 pub use inputs::{ClipInputs, Instruments, Maybe, Scored, Wanted};
-pub use judge::{Judge, SyncNetV2};
+pub use judge::{Judge, OwnJudge, SyncNetV2};
 pub use lips::{MOST_LAG, best_correlation, correlation, deviation, motion, paired, shifted};
 pub use listen::{Listener, Protocol};
 pub use metrics::{Better, Group, METRICS, Metric, metric};

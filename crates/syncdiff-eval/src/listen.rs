@@ -4,14 +4,15 @@
 //! Wav2Lip `evaluation/scores_LSE` (`calculate_scores_LRS.py`: whole frames), and syncnet_python `run_pipeline.py`
 //! (`crop_video`: faces of wild videos).
 
-use syncdiff_face::FaceBox;
+use syncdiff_face::{Affine, FaceBox, warp};
 use syncdiff_media::Frame;
 use syncdiff_media::time::MODEL_RATE;
 use syncdiff_model::scorers::{SyncDistances, SyncScore};
 
 use crate::error::EvalResult;
+use crate::faces::FaceSeries;
 use crate::judge::Judge;
-use crate::region::resized_bilinear;
+use crate::region::{CROP, resized_bilinear};
 
 /// Room round the face in the in-the-wild protocol, in half sides of its box.
 const CROP_SCALE: f64 = 0.4;
@@ -31,17 +32,17 @@ pub enum Protocol {
     Lrs,
     /// The face with some room around it, as syncnet_python cuts wild videos.
     Wild,
+    /// The aligned crop of the face: what our own judge learnt from.
+    Own,
 }
 
 impl Protocol {
-    /// Both.
-    pub const ALL: [Protocol; 2] = [Protocol::Lrs, Protocol::Wild];
-
     /// What the keys of its metrics begin with.
     pub fn key(self) -> &'static str {
         match self {
             Protocol::Lrs => "sync.lrs",
             Protocol::Wild => "sync.wild",
+            Protocol::Own => "sync.own",
         }
     }
 }
@@ -59,6 +60,8 @@ pub struct Listener<'a> {
     judge: &'a dyn Judge,
     protocol: Protocol,
     places: Vec<Place>,
+    /// From frame pixels to the aligned crop.
+    crops: Vec<Affine>,
     /// The last picture, which is shown until the next one comes.
     held: Option<Frame>,
     shown: usize,
@@ -67,11 +70,17 @@ pub struct Listener<'a> {
 }
 
 impl<'a> Listener<'a> {
-    /// Nothing yet. The boxes are those of the reference's frames; without any, the in-the-wild protocol shows whole
-    /// frames.
-    pub fn new(judge: &'a dyn Judge, protocol: Protocol, boxes: &[Option<FaceBox>]) -> Self {
-        let places = if protocol == Protocol::Wild { places(boxes) } else { Vec::new() };
-        Listener { judge, protocol, places, held: None, shown: 0, waiting: Vec::new(), lips: Vec::new() }
+    /// Nothing yet. Faces are those of the reference; without any, whole frames are shown.
+    pub fn new(judge: &'a dyn Judge, protocol: Protocol, faces: &FaceSeries) -> Self {
+        let places = if protocol == Protocol::Wild { places(&faces.face_box) } else { Vec::new() };
+        // Pixel centres at integers.
+        let scale = judge.side() as f64 / CROP as f64;
+        let smaller = Affine::scale_shift(scale, (scale - 1.0) / 2.0, (scale - 1.0) / 2.0);
+        let crops = match protocol {
+            Protocol::Own => filled(&faces.crop_from_frame).iter().map(|crop| crop.then(&smaller)).collect(),
+            _ => Vec::new(),
+        };
+        Listener { judge, protocol, places, crops, held: None, shown: 0, waiting: Vec::new(), lips: Vec::new() }
     }
 
     /// Adds a frame that is shown from `secs` on; `index` is that of the reference's frame beside it.
@@ -82,8 +91,10 @@ impl<'a> Listener<'a> {
         self.show_until(secs)?;
         let side = self.judge.side();
         let place = self.places.get(index.min(self.places.len().saturating_sub(1)));
-        let picture = match (self.protocol, place) {
-            (Protocol::Wild, Some(place)) => resized_bilinear(&wild_crop(frame, place), side, side),
+        let crop = self.crops.get(index.min(self.crops.len().saturating_sub(1)));
+        let picture = match (self.protocol, place, crop) {
+            (Protocol::Wild, Some(place), _) => resized_bilinear(&wild_crop(frame, place), side, side),
+            (Protocol::Own, _, Some(crop)) => warp(frame, crop, side),
             _ => resized_bilinear(frame, side, side),
         };
         self.held = Some(picture);
@@ -129,14 +140,11 @@ impl<'a> Listener<'a> {
 
 /// The places of a face in all frames: gaps filled from the nearest frame, then medians over time.
 fn places(boxes: &[Option<FaceBox>]) -> Vec<Place> {
-    let place = |b: &FaceBox| {
+    let place = |b: FaceBox| {
         let [x, y] = b.centre().map(f64::from);
         Place { half: f64::from(b.width().max(b.height())) / 2.0, x, y }
     };
-    let known: Vec<(usize, Place)> =
-        boxes.iter().enumerate().filter_map(|(i, b)| Some((i, place(b.as_ref()?)))).collect();
-    let nearest = |frame: usize| known.iter().min_by_key(|(i, _)| i.abs_diff(frame)).map(|(_, place)| *place);
-    let filled: Vec<Place> = (0..boxes.len()).filter_map(nearest).collect();
+    let filled: Vec<Place> = filled(boxes).into_iter().map(place).collect();
     let median = |frame: usize, value: fn(&Place) -> f64| {
         let half = MEDIAN_FRAMES / 2;
         let mut values: Vec<f64> = (0..MEDIAN_FRAMES)
@@ -148,6 +156,18 @@ fn places(boxes: &[Option<FaceBox>]) -> Vec<Place> {
     (0..filled.len())
         .map(|i| Place { half: median(i, |p| p.half), x: median(i, |p| p.x), y: median(i, |p| p.y) })
         .collect()
+}
+
+/// A series with its gaps filled from the nearest frame; empty where nothing is known.
+fn filled<T: Copy>(series: &[Option<T>]) -> Vec<T> {
+    let known: Vec<(usize, T)> = series.iter().enumerate().filter_map(|(i, value)| Some((i, (*value)?))).collect();
+    let nearest = |frame: usize| {
+        let after = known.partition_point(|(i, _)| *i < frame);
+        let (before, after) = (after.checked_sub(1).and_then(|at| known.get(at)), known.get(after));
+        let both = before.into_iter().chain(after);
+        both.min_by_key(|(i, _)| i.abs_diff(frame)).map(|(_, value)| *value)
+    };
+    (0..series.len()).filter_map(nearest).collect()
 }
 
 /// The square round a face that syncnet_python cuts out.
@@ -186,6 +206,9 @@ mod tests {
         fn description(&self) -> String {
             "embeds what it is shown".into()
         }
+        fn protocols(&self) -> &'static [Protocol] {
+            &[Protocol::Lrs]
+        }
         fn side(&self) -> usize {
             2
         }
@@ -221,7 +244,7 @@ mod tests {
     fn the_offset_of_the_sound_comes_through() {
         for late_by in [-4_i64, 0, 3] {
             let judge = Mirror::default();
-            let mut listener = Listener::new(&judge, Protocol::Lrs, &[]);
+            let mut listener = Listener::new(&judge, Protocol::Lrs, &FaceSeries::default());
             for i in 0..60 {
                 listener.push(&flat(colour(i)), i as f64 / 25.0, i).unwrap();
             }
@@ -236,7 +259,7 @@ mod tests {
     fn other_rates_are_shown_at_25_a_second() {
         for (rate, frames) in [(50.0, 40), (12.5, 10), (30.0, 24)] {
             let judge = Mirror::default();
-            let mut listener = Listener::new(&judge, Protocol::Lrs, &[]);
+            let mut listener = Listener::new(&judge, Protocol::Lrs, &FaceSeries::default());
             for i in 0..frames {
                 listener.push(&flat(i as u8), i as f64 / rate, i).unwrap();
             }
@@ -265,7 +288,7 @@ mod tests {
     #[test]
     fn a_clip_shorter_than_a_window_is_refused() {
         let judge = Mirror::default();
-        let mut listener = Listener::new(&judge, Protocol::Wild, &[]);
+        let mut listener = Listener::new(&judge, Protocol::Wild, &FaceSeries::default());
         listener.push(&flat(1), 0.0, 0).unwrap();
         assert!(listener.finish(&[0; 640], 0.04).is_err());
     }

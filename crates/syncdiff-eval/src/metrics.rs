@@ -92,7 +92,7 @@ const fn of(key: &'static str, title: &'static str, better: Better, digits: usiz
 use Better::{Higher, Lower, Near, Neither};
 
 /// All figures of a clip, in the order of tables. FID belongs to no clip and stands apart.
-pub const METRICS: [Metric; 45] = [
+pub const METRICS: [Metric; 48] = [
     of("crop96.psnr", "PSNR, face box at 96x96 (dB)", Higher, 2, Group::Psnr),
     of("crop96.psnr_u8wrap", "PSNR wrapped to 8 bits, face box at 96x96 (dB)", Higher, 2, Group::Psnr),
     of("crop96.ssim", "SSIM, face box at 96x96", Higher, 4, Group::Ssim),
@@ -117,6 +117,9 @@ pub const METRICS: [Metric; 45] = [
     of("sync.wild.lse_c", "LSE-C, face", Higher, 3, Group::Lse),
     of("sync.wild.lse_d", "LSE-D, face", Lower, 3, Group::Lse),
     of("sync.wild.offset", "offset of the sound, face (frames)", Near(0.0), 2, Group::Lse),
+    of("sync.own.lse_c", "confidence of our own SyncNet, aligned face", Higher, 3, Group::Lse),
+    of("sync.own.lse_d", "distance of our own SyncNet, aligned face", Lower, 3, Group::Lse),
+    of("sync.own.offset", "offset of the sound by our own SyncNet (frames)", Near(0.0), 2, Group::Lse),
     of("words.wer", "word error rate", Lower, 3, Group::Wer),
     of("words.cer", "character error rate", Lower, 3, Group::Wer),
     of("lips.opening_correlation", "lip opening, correlation with the truth", Higher, 3, Group::Lips),
@@ -139,8 +142,8 @@ pub const METRICS: [Metric; 45] = [
     ),
     of("leak.opening_best", "the same at its best move of 3 frames", Neither, 3, Group::Leak),
     of("leak.perfect", "that of a perfect model: truth with the other clip's truth", Neither, 3, Group::Leak),
-    of("leak.lse_c", "LSE-C with another speech, against that speech", Higher, 3, Group::Leak),
-    of("leak.lse_d", "LSE-D with another speech, against that speech", Lower, 3, Group::Leak),
+    of("leak.lse_c", "LSE-C, or our own confidence, with another speech against it", Higher, 3, Group::Leak),
+    of("leak.lse_d", "LSE-D, or our own distance, with another speech against it", Lower, 3, Group::Leak),
     of("leak.offset", "offset of the sound with another speech (frames)", Near(0.0), 2, Group::Leak),
     of("ceiling.psnr", "PSNR of the autoencoder alone, aligned mouth (dB)", Higher, 2, Group::Ceiling),
     of("ceiling.ssim", "SSIM of the autoencoder alone, aligned mouth", Higher, 4, Group::Ceiling),

@@ -64,8 +64,8 @@ impl<'a> LpipsMean<'a> {
     }
 }
 
-/// Pictures of one size, bytes to [-1, 1].
-fn tensor(frames: &[Frame], device: &Device) -> Tensor<4> {
+/// Pictures of one size, bytes to [-1, 1]: [pictures, 3, height, width].
+pub(crate) fn tensor(frames: &[Frame], device: &Device) -> Tensor<4> {
     let (width, height) = frames.first().map_or((0, 0), |frame| (frame.width, frame.height));
     let values: Vec<f32> = frames.iter().flat_map(|frame| &frame.data).map(|v| f32::from(*v) / 127.5 - 1.0).collect();
     let data = TensorData::new(values, [frames.len(), height, width, 3]);

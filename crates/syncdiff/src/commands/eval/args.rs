@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use syncdiff::device::DeviceChoice;
 use syncdiff::{Error, Outcome};
 use syncdiff_eval::{Group, Wanted};
@@ -19,6 +19,7 @@ use crate::cli::{CompositeArg, FeedbackArg};
 /// Writes `report.html` (self-contained, with players), `figures.json`, `figures.csv` and `summary.md` into the folder.
 /// Clips that were scored before, from the same files with the same settings, are read back from `clips/`.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("clips").required(true).args(["generated", "pairs", "manifest"])))]
 #[command(
     after_help = "Exit codes: 0 every clip was scored, 3 at least one was not: its row says why, the others are \
                         in the report. Otherwise as `syncdiff --help` lists them."
@@ -26,7 +27,6 @@ use crate::cli::{CompositeArg, FeedbackArg};
 pub(crate) struct EvalArgs {
     /// Folder of generated clips
     #[arg(long, value_name = "DIR", allow_hyphen_values = true, requires = "reference")]
-    #[arg(conflicts_with_all = ["pairs", "manifest"], required_unless_present_any = ["pairs", "manifest"])]
     pub(super) generated: Option<PathBuf>,
 
     /// Folder of the originals: clips of the same name below their folder belong together, whatever their endings. A
@@ -37,7 +37,7 @@ pub(crate) struct EvalArgs {
     /// Table of clips instead of two folders (tab-separated, the first line names the columns): `generated` and
     /// `reference`, relative to the table; where wanted `name`, `speaker`, `speech` (the file that drove the clip, if
     /// its sound is another), `transcript`, and `read` (what some lip reader read off it)
-    #[arg(long, value_name = "FILE", allow_hyphen_values = true, conflicts_with = "manifest")]
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     pub(super) pairs: Option<PathBuf>,
 
     /// What to measure: `all`, or some of psnr, ssim, lpips, lpips-vgg, lpips-vgg-full (seconds a frame; not in `all`),
@@ -57,6 +57,11 @@ pub(crate) struct EvalArgs {
     /// `reference`, each [pictures, values]
     #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     pub(super) features: Option<PathBuf>,
+
+    /// Judge of sync: a file that `train syncnet` wrote, with another seed than the network of any loss [default: imported
+    /// syncnet_v2, else our own in `models/syncnet`]
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
+    pub(super) judge: Option<PathBuf>,
 
     /// Clips worked on at once; each takes about one core and a few hundred MB [default: the number of cores]
     #[arg(long, value_name = "N")]

@@ -22,6 +22,8 @@ use super::jobs::Job;
 use super::worker::{Worker, stopped};
 use crate::folders;
 
+/// Whose figures with the other speech are shown: the first of these that the judge has.
+const SYNC: [&str; 2] = ["sync.wild", "sync.own"];
 /// What the other clip is called among the files of a row.
 const OTHER: &str = "other_speech";
 
@@ -138,13 +140,13 @@ impl<'a> Generator<'a> {
         row.files.insert(OTHER.into(), wrong.display().to_string());
         row.remarks.push(format!("other speech: that of {}", other.key()));
         let scored = worker.score(&Job { speech: None, ..job.clone() }, &wrong, truth)?;
-        for (leak, key) in [
-            ("leak.opening_correlation", "lips.opening_correlation"),
-            ("leak.opening_best", "lips.opening_best"),
-            ("leak.lse_c", "sync.wild.lse_c"),
-            ("leak.lse_d", "sync.wild.lse_d"),
-            ("leak.offset", "sync.wild.offset"),
-        ] {
+        let sync = |figure: &str| SYNC.iter().find_map(|key| scored.figures.get(&format!("{key}.{figure}"))).copied();
+        for (leak, figure) in [("leak.lse_c", "lse_c"), ("leak.lse_d", "lse_d"), ("leak.offset", "offset")] {
+            row.put(leak, sync(figure));
+        }
+        for (leak, key) in
+            [("leak.opening_correlation", "lips.opening_correlation"), ("leak.opening_best", "lips.opening_best")]
+        {
             row.put(leak, scored.figures.get(key).copied());
         }
         let Ok(models) = &worker.instruments.faces else { return Ok(()) };

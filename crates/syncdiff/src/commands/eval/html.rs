@@ -10,8 +10,15 @@ use syncdiff_eval::{Better, Interval, METRICS, Metric, Row, distribution, escape
 use super::report::{Report, shown};
 
 /// What the clips are ranked by: the first of these that a clip has.
-const RANKING: [&str; 6] =
-    ["sync.wild.lse_c", "sync.lrs.lse_c", "lips.opening_correlation", "mouth.ssim", "crop96.ssim", "full.ssim"];
+const RANKING: [&str; 7] = [
+    "sync.wild.lse_c",
+    "sync.lrs.lse_c",
+    "sync.own.lse_c",
+    "lips.opening_correlation",
+    "mouth.ssim",
+    "crop96.ssim",
+    "full.ssim",
+];
 /// Clips shown from each end and the middle.
 const SHOWN: usize = 2;
 
@@ -200,12 +207,13 @@ fn address(path: &Path) -> String {
 
 /// The table of all clips.
 fn clips(rows: &[Row]) -> String {
-    const COLUMNS: [&str; 8] = [
+    const COLUMNS: [&str; 9] = [
         "crop96.psnr",
         "crop96.psnr_u8wrap",
         "crop96.ssim",
         "crop96.lpips_alex",
         "sync.wild.lse_c",
+        "sync.own.lse_c",
         "lips.opening_correlation",
         "time.flicker_ratio",
         "words.wer",

@@ -1,12 +1,14 @@
 //! The networks that judge: where they lie, what they are, and why one is not there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use syncdiff_eval::{EvalResult, Group, Instruments, Judge, Maybe, MouthReader, SyncNetV2, Wanted};
+use syncdiff_eval::{EvalResult, Group, Instruments, Judge, Maybe, MouthReader, OwnJudge, SyncNetV2, Wanted};
 use syncdiff_face::FaceModels;
 use syncdiff_model::scorers::{Lpips, LpipsFile, LpipsTrunk, SyncNet};
-use syncdiff_model::weights::WeightsFolder;
+use syncdiff_model::weights::{WeightsFolder, sha256_of_file};
+
+use syncdiff_train::run::SYNCNET_FILE;
 
 use crate::folders::{self, ImportedFolder};
 
@@ -20,12 +22,13 @@ pub(super) struct Shelf {
     faces: PathBuf,
     lpips: PathBuf,
     syncnet: Option<ImportedFolder>,
+    own_syncnet: Option<PathBuf>,
     reader: Option<ImportedFolder>,
 }
 
 impl Shelf {
     /// Looks where they lie; reads none.
-    pub(super) fn find(wanted: &Wanted) -> Self {
+    pub(super) fn find(wanted: &Wanted, judge: Option<&Path>) -> Self {
         let mut imported = folders::imported();
         let mut take = |layout: &str| {
             let at = imported.iter().position(|folder| folder.layout == layout)?;
@@ -35,7 +38,8 @@ impl Shelf {
             wanted: wanted.clone(),
             faces: folders::face_models(),
             lpips: folders::files_folder(folders::LPIPS),
-            syncnet: take("syncnet_v2"),
+            syncnet: take("syncnet_v2").filter(|_| judge.is_none()),
+            own_syncnet: judge.map(Path::to_path_buf).or_else(own_syncnet),
             reader: take("avhubert_finetuned"),
         }
     }
@@ -63,8 +67,13 @@ impl Shelf {
 
     fn judge(&self, device: &Device) -> Maybe<Box<dyn Judge>> {
         let Some(imported) = &self.syncnet else {
-            let reason = "no judge: import syncnet_v2 with `syncdiff models import --layout syncnet_v2`";
-            return Err(reason.into());
+            let Some(own) = &self.own_syncnet else {
+                let reason = "no judge: import syncnet_v2 with `syncdiff models import --layout syncnet_v2`, or name our \
+                              own with --judge";
+                return Err(reason.into());
+            };
+            let own = OwnJudge::load(own, device).map_err(|error| error.to_string())?;
+            return Ok(Box::new(own));
         };
         let load = || -> EvalResult<SyncNetV2> {
             let net = WeightsFolder::open(&imported.folder)?.load(SyncNet::new(device), &SyncNet::remap())?;
@@ -91,15 +100,22 @@ impl Shelf {
         let there = |trunk: LpipsTrunk| self.lpips.join(LpipsFile::of(trunk).name).is_file();
         let face = syncdiff_face::MODEL_FILES.iter().map(|file| (file.name, self.faces.join(file.name).is_file()));
         format!(
-            "{:?} faces {:?} lpips {} {} judge {} reader {}",
+            "{:?} faces {:?} lpips {} {} judge {} {:?} reader {}",
             self.wanted,
             face.collect::<Vec<_>>(),
             there(LpipsTrunk::Alex),
             there(LpipsTrunk::Vgg),
             manifest(&self.syncnet, self.wants(Group::Lse)),
+            self.own_syncnet.as_ref().map(|path| sha256_of_file(path).ok()),
             manifest(&self.reader, self.wants(Group::Wer)),
         )
     }
+}
+
+/// Our own judge, where one lies beside the other models.
+fn own_syncnet() -> Option<PathBuf> {
+    let places = folders::preset_places("syncnet").into_iter();
+    places.map(|place| place.join(SYNCNET_FILE)).find(|path| path.is_file())
 }
 
 /// Who judged, in words, for the report.

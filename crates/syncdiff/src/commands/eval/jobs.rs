@@ -137,7 +137,9 @@ pub(super) fn of_table(table: &Path) -> Outcome<Vec<Job>> {
             return wrong(number, "`generated` or `reference` is empty".into());
         };
         let reference = folder.join(reference);
-        let stem = Path::new(generated).with_extension("").to_string_lossy().into_owned();
+        let path = Path::new(generated).with_extension("");
+        let stem = if path.is_absolute() { path.file_name().map(Path::new) } else { Some(path.as_path()) };
+        let stem = stem.unwrap_or(&path).to_string_lossy().into_owned();
         // A reader that read nothing said an empty sentence, which is not the same as no reader.
         let read = columns.contains(&"read").then(|| cell("read").unwrap_or_default().to_owned());
         jobs.push(Job {

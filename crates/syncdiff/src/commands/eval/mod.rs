@@ -54,7 +54,7 @@ pub(crate) fn run(args: &EvalArgs, cancel: &Cancel) -> Outcome<u8> {
     std::fs::create_dir_all(&args.out).map_err(|cause| Error::io("eval", &args.out, cause))?;
     let tools = Tools::default();
     tools.check()?;
-    let networks = Networks::find(&wanted);
+    let networks = Networks::find(&wanted, args.judge.as_deref());
     let mut identity = networks.identity();
     if let Some(weights) = &weights {
         identity += &generator::identity(args, weights);
@@ -171,6 +171,7 @@ fn line(row: &Row) -> String {
         ("crop96.ssim", "SSIM", 3),
         ("crop96.lpips_alex", "LPIPS", 3),
         ("sync.wild.lse_c", "LSE-C", 2),
+        ("sync.own.lse_c", "own confidence", 2),
         ("lips.opening_correlation", "lip opening", 2),
         ("leak.opening_correlation", "with other speech", 2),
         ("full.ssim", "full SSIM", 3),
