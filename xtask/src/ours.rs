@@ -155,6 +155,7 @@ impl Case {
         let options = TrainOptions {
             steps: u64::MAX,
             batch_size: task.timesteps.len(),
+            accumulate: 1,
             learning_rate: 1e-4,
             warmup_steps: 1,
             final_rate: 1.0,

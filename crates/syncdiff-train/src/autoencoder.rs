@@ -6,7 +6,7 @@
 //! which keeps edges (lip line, teeth) sharp.
 
 use crate::error::TrainResult;
-use crate::images::{psnr, to_tensor, window};
+use crate::images::{psnr, stored, to_tensor, window};
 use crate::seeds::mix;
 use crate::trainer::{Shard, StepLoss, Task};
 use burn::tensor::{Device, Tensor};
@@ -15,6 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use syncdiff_model::autoencoder::Autoencoder;
+use syncdiff_model::weights::TensorMap;
 
 /// Frames to learn from.
 pub trait FrameSource: Sync {
@@ -130,6 +131,11 @@ impl Task<Autoencoder> for AutoencoderTask<'_> {
             ("codebook", codebook_loss.clone().into_scalar::<f32>()),
         ];
         Ok(StepLoss { loss: l1 + edges * self.settings.edge_weight + codebook_loss, parts })
+    }
+
+    fn batch_of(&self, step: u64) -> TrainResult<TensorMap> {
+        let pictures = self.batch(step, 0..self.batch_size, self.settings.window)?;
+        Ok([("pictures".to_owned(), stored(pictures))].into())
     }
 
     fn validate(&self, shadow: &Autoencoder) -> TrainResult<Vec<(&'static str, f32)>> {

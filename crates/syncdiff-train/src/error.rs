@@ -27,8 +27,8 @@ pub enum TrainError {
     },
     /// The loss or the gradients are not finite; the last good checkpoint stays.
     #[error(
-        "train: step {step}: {what} is {value}. The state before this step is kept; lower the learning rate or look at \
-         the samples of this step"
+        "train: step {step}: {what} is {value}. The checkpoints before this step are kept; look at its batch in {batch}, \
+         or lower the learning rate"
     )]
     NotFinite {
         /// Step at which it happened.
@@ -37,6 +37,8 @@ pub enum TrainError {
         what: &'static str,
         /// The value.
         value: f32,
+        /// Where the step's batch was written.
+        batch: PathBuf,
     },
     /// The run was asked to stop; its checkpoint is written.
     #[error("train: stopped at step {step} of {steps}; the same command goes on from there")]

@@ -58,28 +58,44 @@ pub(crate) fn own_leaves<M: Module>(model: &M) -> M {
     model.clone().map(&mut Leaves)
 }
 
-struct Mean<'a> {
+struct Sum<'a> {
     parts: &'a mut [GradientsParams],
-    mean: GradientsParams,
+    sum: GradientsParams,
 }
 
-impl ModuleVisitor for Mean<'_> {
+impl ModuleVisitor for Sum<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let factor = 1.0 / self.parts.len() as f64;
         // In the order of the parts: the sum does not depend on which thread was first.
         let sum = self.parts.iter_mut().filter_map(|part| part.remove::<D>(param.id)).reduce(|a, b| a + b);
         if let Some(sum) = sum {
-            self.mean.register(param.id, sum * factor);
+            self.sum.register(param.id, sum);
         }
     }
 }
 
-/// Mean of the gradients of equal parts of a batch.
-pub(crate) fn mean<M: Module>(model: &M, mut parts: Vec<GradientsParams>) -> GradientsParams {
-    if parts.len() == 1 {
-        return parts.remove(0);
+/// Gradients of equal parts of a batch, added up as they come.
+#[derive(Default)]
+pub(crate) struct Accumulated {
+    sum: Option<GradientsParams>,
+    count: usize,
+}
+
+impl Accumulated {
+    /// Adds parts, in their order.
+    pub(crate) fn add<M: Module>(&mut self, model: &M, parts: Vec<GradientsParams>) {
+        self.count += parts.len();
+        let mut parts: Vec<_> = self.sum.take().into_iter().chain(parts).collect();
+        let mut visitor = Sum { parts: &mut parts, sum: GradientsParams::new() };
+        model.visit(&mut visitor);
+        self.sum = Some(visitor.sum);
     }
-    let mut visitor = Mean { parts: &mut parts, mean: GradientsParams::new() };
-    model.visit(&mut visitor);
-    visitor.mean
+
+    /// The mean of all parts.
+    pub(crate) fn mean<M: Module>(self, model: &M) -> GradientsParams {
+        let mut sum = self.sum.unwrap_or_default();
+        if self.count > 1 {
+            model.visit(&mut Scale { gradients: &mut sum, factor: 1.0 / self.count as f64 });
+        }
+        sum
+    }
 }

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use syncdiff_model::generate::rgb_to_tensor;
+use syncdiff_model::weights::StoredTensor;
 
 /// RGB bytes of equal square pictures to a batch.
 ///
@@ -13,6 +14,13 @@ pub(crate) fn to_tensor(pictures: &[Vec<u8>], side: usize, device: &Device) -> T
         rgb_to_tensor(picture, side, device)
     };
     Tensor::cat(pictures.iter().map(one).collect(), 0)
+}
+
+/// A tensor as it is written to a file.
+pub(crate) fn stored<const D: usize>(tensor: Tensor<D>) -> StoredTensor {
+    let shape = tensor.dims();
+    let values: Vec<f32> = tensor.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
+    StoredTensor::from_f32(&shape, &values)
 }
 
 /// A square window of a square picture, optionally mirrored.

@@ -7,20 +7,30 @@ mod autoencoder;
 mod checkpoint;
 mod diffusion;
 mod error;
+mod events;
 mod gradients;
 mod images;
 mod options;
 pub mod run;
 mod seeds;
 mod speech;
+mod syncnet;
+mod talk;
 mod trainer;
+mod wav2lip;
 
 pub use autoencoder::{AutoencoderTask, AutoencoderTraining, FrameSource};
-pub use diffusion::{DenoiserStage, DiffusionTask, DiffusionTraining, LatentClip, Sizes, position_weights};
+pub use diffusion::{
+    DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets, EstimateTraining, LatentClip, Sizes,
+    position_weights,
+};
 pub use error::{TrainError, TrainResult};
 pub use options::TrainOptions;
 pub use speech::{
     ClipOffset, LIP_VALUES, LipReader, SpeechAugmentation, SpeechClip, SpeechTask, SpeechTraining, read_offsets,
     write_offsets,
 };
+pub use syncnet::{SyncNetTask, SyncNetTrainee, SyncNetTraining};
+pub use talk::{TalkSource, TalkingClip};
 pub use trainer::{Clock, Shard, Stats, StepLoss, Task, Trained, train};
+pub use wav2lip::{Wav2LipTask, Wav2LipTrainee, Wav2LipTraining};

@@ -1,5 +1,6 @@
 //! Settings that every trainer shares.
 
+use crate::error::{TrainError, TrainResult};
 use serde::{Deserialize, Serialize};
 
 /// How long and how fast a model learns, and how often it is saved.
@@ -8,8 +9,11 @@ use serde::{Deserialize, Serialize};
 pub struct TrainOptions {
     /// Optimiser steps in all; a resumed run goes on to this number.
     pub steps: u64,
-    /// Samples (frames, or utterances for the speech encoder) per step.
+    /// Samples per step: frames; utterances for the speech encoder; clips for the SyncNet; windows for Wav2Lip.
     pub batch_size: usize,
+    /// Equal parts that a step's batch is computed in, one after the other, where it does not fit into memory at once.
+    #[serde(default = "one")]
+    pub accumulate: usize,
     /// Peak learning rate of AdamW.
     pub learning_rate: f64,
     /// Steps over which the rate rises from zero.
@@ -32,7 +36,27 @@ pub struct TrainOptions {
     pub log_every: u64,
 }
 
+fn one() -> usize {
+    1
+}
+
 impl TrainOptions {
+    /// Parts of a batch for so many threads.
+    ///
+    /// # Errors
+    /// [`TrainError::Parameter`] when the batch cannot be cut into equal parts.
+    pub(crate) fn num_parts(&self, threads: usize) -> TrainResult<usize> {
+        let parts = self.accumulate * threads;
+        if parts == 0 || !self.batch_size.is_multiple_of(parts) {
+            return Err(TrainError::Parameter {
+                name: "options.accumulate",
+                value: self.accumulate.to_string(),
+                allowed: format!("{} samples cannot be cut into {parts} equal parts", self.batch_size),
+            });
+        }
+        Ok(parts)
+    }
+
     /// Learning rate of a step, counted from 0.
     pub fn rate_at(&self, step: u64) -> f64 {
         let warmup = ((step + 1) as f64 / self.warmup_steps.max(1) as f64).min(1.0);
@@ -51,6 +75,7 @@ mod tests {
         let options = TrainOptions {
             steps: 100,
             batch_size: 1,
+            accumulate: 1,
             learning_rate: 1e-3,
             warmup_steps: 10,
             final_rate: 0.1,
@@ -65,5 +90,9 @@ mod tests {
         assert!((options.rate_at(0) - 1e-4).abs() < 1e-9);
         assert!(options.rate_at(9) > 9e-4);
         assert!((options.rate_at(100) - 1e-4).abs() < 1e-9);
+        let options = TrainOptions { batch_size: 12, accumulate: 3, ..options };
+        assert_eq!(options.num_parts(2).unwrap(), 6);
+        let error = TrainOptions { accumulate: 5, ..options }.num_parts(1).unwrap_err().to_string();
+        assert!(error.contains("accumulate = 5") && error.contains("12 samples"), "{error}");
     }
 }

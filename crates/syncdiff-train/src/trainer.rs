@@ -2,7 +2,8 @@
 
 use crate::checkpoint::{Checkpoints, Position};
 use crate::error::{TrainError, TrainResult};
-use crate::gradients::{clip_global_norm, mean, own_leaves};
+use crate::events::Events;
+use crate::gradients::{Accumulated, clip_global_norm, own_leaves};
 use crate::options::TrainOptions;
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
@@ -12,6 +13,8 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 use syncdiff_model::diffusion::Ema;
+use syncdiff_model::weights::folder::save_safetensors_about;
+use syncdiff_model::weights::{Storage, TensorMap};
 
 /// Loss of one step: the value that is differentiated and named parts for the log.
 pub struct StepLoss {
@@ -22,7 +25,8 @@ pub struct StepLoss {
 }
 
 /// An equal part of a step's batch. Parts are differentiated by a thread each: most tensor operations of the CPU run on
-/// one thread, so that two parts keep two cores busy.
+/// one thread, so that two parts keep two cores busy. More parts than threads ([`TrainOptions::accumulate`]) are
+/// differentiated one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     /// Which part.
@@ -47,7 +51,7 @@ impl Shard {
 /// A model being trained: everything a step needs must be a function of the model, the data and the step number,
 /// so that a resumed run repeats an uninterrupted one.
 pub trait Task<M: Module>: Sync {
-    /// Parts that a step's batch is cut into; 1 where a step draws from the device's random generator, which all
+    /// Parts of a step's batch that are differentiated at the same time; 1 where a step draws from the device's random generator, which all
     /// threads share.
     fn num_shards(&self) -> usize {
         1
@@ -65,6 +69,15 @@ pub trait Task<M: Module>: Sync {
     /// When the data cannot be read.
     fn before_step(&self, model: M, _step: u64) -> TrainResult<M> {
         Ok(model)
+    }
+
+    /// What a step learns from, as tensors: written beside the log when the loss of the step is not finite. By default
+    /// none.
+    ///
+    /// # Errors
+    /// When the data cannot be read.
+    fn batch_of(&self, _step: u64) -> TrainResult<TensorMap> {
+        Ok(TensorMap::new())
     }
 
     /// Figures on held-out data, from the moving average of the weights; called at each checkpoint.
@@ -91,7 +104,7 @@ pub struct Stats {
     pub rate: f64,
     /// Seconds of training in all.
     pub seconds: f64,
-    /// Named parts of the loss, or held-out figures.
+    /// Named parts of the loss, each the mean over the steps since the last line in which it occurs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<(&'static str, f32)>,
     /// Held-out figures, at checkpoints.
@@ -128,6 +141,7 @@ pub fn train<M: Module + 'static>(
     clock: Clock<'_>,
     report: &mut dyn FnMut(&Stats) -> bool,
 ) -> TrainResult<Trained<M>> {
+    options.num_parts(task.num_shards())?;
     let checkpoints = Checkpoints::new(run, options.keep_checkpoints)?;
     // Parameters are drawn at first use; a copy draws them all before a step can seed the generator anew.
     let model = model.clone();
@@ -148,19 +162,22 @@ pub fn train<M: Module + 'static>(
     while position.step < options.steps {
         let step = position.step;
         model = task.before_step(model, step)?;
-        let Differentiated { loss: value, parts, mut gradients } = differentiate(task, &model, step)?;
-        finite(step, "loss", value)?;
+        let Differentiated { loss: value, parts, mut gradients } = differentiate(task, &model, step, options.accumulate)?;
         let norm = clip_global_norm(&model, &mut gradients, options.clip_norm);
-        finite(step, "gradient norm", norm as f32)?;
+        for (what, value) in [("loss", value), ("gradient norm", norm as f32)] {
+            if !value.is_finite() {
+                return Err(not_finite(task, step, what, value, run));
+            }
+        }
         model = optimizer.step(options.rate_at(step), model, gradients);
         shadow = ema.update(shadow, &model);
         position = Position { step: step + 1, ema_updates: ema.num_updates(), seconds: clock() - started };
-        window.add(value, norm);
+        window.add(value, norm, parts);
         let last = position.step == options.steps;
         let save = last || position.step.is_multiple_of(options.checkpoint_every);
         if save || position.step.is_multiple_of(options.log_every) {
             let valid = if save { task.validate(&shadow)? } else { Vec::new() };
-            let stats = window.take(position.step, options, position.seconds, parts, valid);
+            let stats = window.take(position.step, options, position.seconds, valid);
             log.write(&stats)?;
             let go_on = report(&stats);
             if save || !go_on {
@@ -181,8 +198,14 @@ struct Differentiated {
     gradients: GradientsParams,
 }
 
-fn differentiate<M: Module>(task: &impl Task<M>, model: &M, step: u64) -> TrainResult<Differentiated> {
-    let count = task.num_shards();
+fn differentiate<M: Module>(
+    task: &impl Task<M>,
+    model: &M,
+    step: u64,
+    accumulate: usize,
+) -> TrainResult<Differentiated> {
+    let threads = task.num_shards();
+    let count = threads * accumulate;
     let one = |model: &M, index: usize| -> TrainResult<Differentiated> {
         let StepLoss { loss, parts } = task.loss(model, step, Shard { index, count })?;
         let value = loss.clone().into_scalar::<f32>();
@@ -191,37 +214,61 @@ fn differentiate<M: Module>(task: &impl Task<M>, model: &M, step: u64) -> TrainR
     if count == 1 {
         return one(model, 0);
     }
-    let results = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..count)
-            .map(|index| {
-                let leaves = own_leaves(model);
-                scope.spawn(move || one(&leaves, index))
-            })
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("a panic of a part is a panic of the step"))
-            .collect::<Vec<_>>()
-    });
-    let shards = results.into_iter().collect::<TrainResult<Vec<_>>>()?;
-    let mut all = Differentiated { loss: 0.0, parts: Vec::new(), gradients: GradientsParams::new() };
-    let mut gradients = Vec::with_capacity(count);
-    for shard in shards {
-        all.loss += shard.loss / count as f32;
-        for (name, value) in shard.parts {
-            match all.parts.iter_mut().find(|(other, _)| *other == name) {
-                Some((_, sum)) => *sum = (*sum + value) / 2.0,
-                None => all.parts.push((name, value)),
-            }
+    let (mut loss, mut named, mut sum) = (0.0, Named::default(), Accumulated::default());
+    for first in (0..count).step_by(threads) {
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (first..first + threads)
+                .map(|index| {
+                    let leaves = own_leaves(model);
+                    scope.spawn(move || one(&leaves, index))
+                })
+                .collect();
+            let joined = threads.into_iter().map(|thread| thread.join().expect("a panic of a part is one of the step"));
+            joined.collect()
+        });
+        let mut gradients = Vec::with_capacity(threads);
+        for part in results {
+            let part = part?;
+            loss += part.loss / count as f32;
+            named.add(part.parts);
+            gradients.push(part.gradients);
         }
-        gradients.push(shard.gradients);
+        sum.add(model, gradients);
     }
-    all.gradients = mean(model, gradients);
-    Ok(all)
+    Ok(Differentiated { loss, parts: named.take(), gradients: sum.mean(model) })
 }
 
-fn finite(step: u64, what: &'static str, value: f32) -> TrainResult<()> {
-    if value.is_finite() { Ok(()) } else { Err(TrainError::NotFinite { step, what, value }) }
+/// The error of a step whose loss or gradient is not finite, after its batch was written into the run folder.
+fn not_finite<M: Module>(task: &impl Task<M>, step: u64, what: &'static str, value: f32, run: &Path) -> TrainError {
+    let path = run.join(format!("not-finite-{step}.safetensors"));
+    let batch = match task.batch_of(step) {
+        Ok(batch) => batch,
+        Err(error) => return error,
+    };
+    let text = format!("batch of step {step}: {what} is {value}");
+    match save_safetensors_about(&batch, Storage::F32, ("about", &text), &path) {
+        Ok(()) => TrainError::NotFinite { step, what, value, batch: path },
+        Err(error) => error.into(),
+    }
+}
+
+/// Means of named figures.
+#[derive(Default)]
+struct Named(Vec<(&'static str, f64, u32)>);
+
+impl Named {
+    fn add(&mut self, parts: Vec<(&'static str, f32)>) {
+        for (name, value) in parts {
+            match self.0.iter_mut().find(|(other, ..)| *other == name) {
+                Some((_, sum, count)) => (*sum, *count) = (*sum + f64::from(value), *count + 1),
+                None => self.0.push((name, f64::from(value), 1)),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Vec<(&'static str, f32)> {
+        self.0.drain(..).map(|(name, sum, count)| (name, (sum / f64::from(count)) as f32)).collect()
+    }
 }
 
 /// Sums since the last line of the log.
@@ -230,10 +277,12 @@ struct Window {
     loss: f64,
     norm: f64,
     count: u64,
+    parts: Named,
 }
 
 impl Window {
-    fn add(&mut self, loss: f32, norm: f64) {
+    fn add(&mut self, loss: f32, norm: f64, parts: Vec<(&'static str, f32)>) {
+        self.parts.add(parts);
         self.loss += f64::from(loss);
         self.norm += norm;
         self.count += 1;
@@ -244,7 +293,6 @@ impl Window {
         step: u64,
         options: &TrainOptions,
         seconds: f64,
-        parts: Vec<(&'static str, f32)>,
         valid: Vec<(&'static str, f32)>,
     ) -> Stats {
         let count = self.count.max(1) as f64;
@@ -255,7 +303,7 @@ impl Window {
             gradient_norm: self.norm / count,
             rate: options.rate_at(step - 1),
             seconds,
-            parts,
+            parts: self.parts.take(),
             valid,
         };
         *self = Self::default();
@@ -263,20 +311,23 @@ impl Window {
     }
 }
 
+/// `stats.jsonl`, and the same for TensorBoard.
 struct Log {
     file: std::fs::File,
     path: std::path::PathBuf,
+    events: Events,
 }
 
 impl Log {
     fn open(run: &Path) -> TrainResult<Self> {
         let path = run.join("stats.jsonl");
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| TrainError::io(&path, e))?;
-        Ok(Self { file, path })
+        Ok(Self { file, path, events: Events::open(run)? })
     }
 
     fn write(&mut self, stats: &Stats) -> TrainResult<()> {
         let line = serde_json::to_string(stats).map_err(|e| TrainError::io(&self.path, e))?;
-        writeln!(self.file, "{line}").map_err(|e| TrainError::io(&self.path, e))
+        writeln!(self.file, "{line}").map_err(|e| TrainError::io(&self.path, e))?;
+        self.events.write(stats)
     }
 }

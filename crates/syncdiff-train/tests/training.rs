@@ -1,23 +1,29 @@
-//! The loop at tiny size: exact resume, and losses that fall.
+//! The loop at tiny size: exact resume, checkpoints that survive, losses that fall.
 
+#[path = "common/talking.rs"]
+mod talking;
 #[path = "../../syncdiff-model/tests/common/tiny.rs"]
 mod tiny;
 
 use burn::module::Module;
 use burn::tensor::Device;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use syncdiff_data::{Clip, ClipMeta};
 use syncdiff_model::LipSyncConfig;
 use syncdiff_model::audio::AudioEncoderConfig;
 use syncdiff_model::autoencoder::Autoencoder;
+use syncdiff_model::baselines::Wav2LipLite;
 use syncdiff_model::denoiser::LatentDenoiser;
 use syncdiff_model::diffusion::{LossWeighting, Prediction, Schedule};
+use syncdiff_model::scorers::OwnSyncNet;
 use syncdiff_model::unet::UNetConfig;
 use syncdiff_model::weights::{Remap, module_tensors};
 use syncdiff_train::{
     AutoencoderTask, AutoencoderTraining, DenoiserStage, DiffusionTask, DiffusionTraining, FrameSource, LIP_VALUES,
-    LatentClip, LipReader, Shard, Sizes, SpeechAugmentation, SpeechClip, SpeechTask, SpeechTraining, Stats, Task,
-    TrainOptions, TrainResult, train,
+    LatentClip, LipReader, Shard, Sizes, SpeechAugmentation, SpeechClip, SpeechTask, SpeechTraining, Stats, StepLoss,
+    SyncNetTask, SyncNetTrainee, SyncNetTraining, TalkingClip, Task, TrainError, TrainOptions, TrainResult, Wav2LipTask,
+    Wav2LipTrainee, Wav2LipTraining, train,
 };
 
 /// The tensor library has one random generator for the whole process: tests that draw from it take turns.
@@ -30,6 +36,7 @@ fn options(steps: u64, batch_size: usize) -> TrainOptions {
     TrainOptions {
         steps,
         batch_size,
+        accumulate: 1,
         learning_rate: 3e-3,
         warmup_steps: 2,
         final_rate: 1.0,
@@ -108,7 +115,7 @@ fn latent_clips() -> Vec<LatentClip> {
     let bits = |v: f32| half::f16::from_f32(v).to_bits();
     let plane = |scale: f32| (0..12 * 3 * 64).map(|i| bits(((i * 37 % 101) as f32 / 50.0 - 1.0) * scale)).collect();
     let speech = (0..12 * 8).map(|i| (i % 7) as f32 * 0.1).collect();
-    vec![LatentClip { frames: plane(1.0), masked: plane(0.5), speech, offset: 1, valid: vec![true; 12] }]
+    vec![LatentClip { frames: plane(1.0), masked: plane(0.5), speech, offset: 1, valid: vec![true; 12], sounds: Vec::new() }]
 }
 
 fn diffusion_task<'a>(device: &Device, clips: &'a [LatentClip]) -> (DiffusionTask<'a>, DenoiserStage) {
@@ -139,6 +146,7 @@ fn diffusion_task<'a>(device: &Device, clips: &'a [LatentClip]) -> (DiffusionTas
         pose_own: 0.4,
         speech_dropout: 0.1,
         identity_distance: 3,
+        estimate: None,
     };
     let task = DiffusionTask {
         settings,
@@ -150,8 +158,45 @@ fn diffusion_task<'a>(device: &Device, clips: &'a [LatentClip]) -> (DiffusionTas
         clips,
         valid: clips,
         schedule: Schedule::paper(),
+        estimate: None,
     };
     (task, stage)
+}
+
+/// A drawn face that opens its mouth as it gets louder.
+fn talking_clips(count: usize) -> &'static Vec<TalkingClip> {
+    let folder = tempfile::tempdir().unwrap();
+    let clip = |number: usize| {
+        let path = folder.path().join(format!("{number}.safetensors"));
+        talking::arrays(number, 60, 64).write(&path, &ClipMeta::default()).unwrap();
+        TalkingClip { clip: Arc::new(Clip::read(&path).unwrap()), offset: 0 }
+    };
+    Box::leak(Box::new((0..count).map(clip).collect()))
+}
+
+fn syncnet_task(device: &Device, clips: &'static Vec<TalkingClip>) -> (SyncNetTask<'static>, SyncNetTrainee) {
+    let device = device.clone().autodiff();
+    device.seed(5);
+    let model = SyncNetTrainee::new(OwnSyncNet::new(&device), &device);
+    let settings = SyncNetTraining {
+        windows_per_clip: 4,
+        least_distance: 3,
+        clip_weight: 0.6,
+        shift: 2.0,
+        zoom: 0.05,
+        colour: 1.0,
+        augment: SpeechAugmentation { noise: 0.3, equaliser: 0.2, warp: 0.05, speed: 0.0 },
+    };
+    (SyncNetTask::new(settings, 2, 5, device, clips, clips).unwrap(), model)
+}
+
+fn wav2lip_task(device: &Device, adversarial_weight: f64) -> (Wav2LipTask<'static>, Wav2LipTrainee) {
+    let device = device.clone().autodiff();
+    device.seed(5);
+    let settings = Wav2LipTraining { sync_weight: 0.03, sync_from: 2, adversarial_weight };
+    let model = Wav2LipTrainee::new(Wav2LipLite::new(&device), &settings, &device);
+    let (judge, clips) = (OwnSyncNet::new(&device), talking_clips(1));
+    (Wav2LipTask::new(settings, 2, 5, device, judge, clips, clips).unwrap(), model)
 }
 
 fn run<M: Module + 'static>(
@@ -182,12 +227,8 @@ fn assert_exact_resume<M: Module + 'static>(make: impl Fn() -> (Box<dyn Task<M>>
     let (parts, parts_shadow, rest) = run(&Borrowed(&*task), model, &options, parts_folder.path(), 0);
     losses.extend(rest);
     assert_eq!(whole_losses, losses);
-    for (a, b) in [(whole, parts), (whole_shadow, parts_shadow)] {
-        let (a, b) = (module_tensors(&a, &Remap::identity()), module_tensors(&b, &Remap::identity()));
-        for (name, tensor) in &a {
-            assert_eq!(tensor.to_f32().unwrap(), b[name].to_f32().unwrap(), "{name}");
-        }
-    }
+    assert_same_weights(&whole, &parts);
+    assert_same_weights(&whole_shadow, &parts_shadow);
 }
 
 /// A task behind a pointer.
@@ -197,7 +238,7 @@ impl<M: Module> Task<M> for Borrowed<'_, M> {
     fn num_shards(&self) -> usize {
         self.0.num_shards()
     }
-    fn loss(&self, model: &M, step: u64, shard: Shard) -> TrainResult<syncdiff_train::StepLoss> {
+    fn loss(&self, model: &M, step: u64, shard: Shard) -> TrainResult<StepLoss> {
         self.0.loss(model, step, shard)
     }
     fn before_step(&self, model: M, step: u64) -> TrainResult<M> {
@@ -240,40 +281,208 @@ fn diffusion_resume_is_exact() {
     });
 }
 
-/// A damaged newest checkpoint is passed over for the one before it.
 #[test]
-fn resume_survives_a_damaged_checkpoint() {
+fn syncnet_resume_is_exact() {
+    let _turn = turn();
+    let (device, clips) = (Device::flex(), talking_clips(2));
+    assert_exact_resume(|| {
+        let (task, model) = syncnet_task(&device, clips);
+        (Box::new(task), model)
+    });
+}
+
+#[test]
+fn wav2lip_resume_is_exact() {
+    let _turn = turn();
+    let device = Device::flex();
+    assert_exact_resume(|| {
+        let (task, model) = wav2lip_task(&device, 0.07);
+        (Box::new(task), model)
+    });
+}
+
+/// A damaged newest checkpoint is passed over for the one before it, and half of one that was being written is no
+/// checkpoint at all.
+#[test]
+fn resume_survives_damaged_and_half_written_checkpoints() {
     let _turn = turn();
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
     let options = TrainOptions { checkpoint_every: 2, ..options(4, 2) };
     let (task, model) = autoencoder_task(&device);
-    run(&task, model, &options, folder.path(), 0);
-    let newest = folder.path().join("checkpoints/step-0000000004/model.bpk");
-    std::fs::write(&newest, b"half a file").unwrap();
+    let (_, whole, _) = run(&task, model, &options, folder.path(), 0);
+    let checkpoints = folder.path().join("checkpoints");
+    let newest = checkpoints.join("step-0000000004");
+    for file in ["model.bpk", "ema.bpk", "optimizer.bpk", "position.toml"] {
+        let bytes = std::fs::read(newest.join(file)).unwrap();
+        for damaged in [&bytes[..bytes.len() / 2], &[]] {
+            std::fs::write(newest.join(file), damaged).unwrap();
+            // What a kill leaves of the next checkpoint.
+            std::fs::create_dir_all(checkpoints.join("partial")).unwrap();
+            std::fs::write(checkpoints.join("partial/model.bpk"), damaged).unwrap();
+            let (task, model) = autoencoder_task(&device);
+            let (_, again, losses) = run(&task, model, &options, folder.path(), 0);
+            assert_eq!(losses.len(), 2, "steps 3 and 4 are done again");
+            assert_same_weights(&whole, &again);
+            assert!(!checkpoints.join("partial").exists());
+        }
+    }
+}
+
+/// A checkpoint that cannot be written ends the run; those before it stay.
+#[test]
+fn resume_survives_a_checkpoint_that_cannot_be_written() {
+    let _turn = turn();
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let options = TrainOptions { checkpoint_every: 2, ..options(4, 2) };
     let (task, model) = autoencoder_task(&device);
-    let (_, _, losses) = run(&task, model, &options, folder.path(), 0);
-    assert_eq!(losses.len(), 2, "steps 3 and 4 are done again");
+    let (_, whole, _) = run(&task, model, &options, &folder.path().join("whole"), 0);
+    let parts = folder.path().join("parts");
+    let (task, model) = autoencoder_task(&device);
+    run(&task, model, &options, &parts, 2);
+    // A file where the folder of the next checkpoint is to be made.
+    let partial = parts.join("checkpoints/partial");
+    std::fs::write(&partial, b"in the way").unwrap();
+    let (task, model) = autoencoder_task(&device);
+    let error = train(&task, model, &options, &parts, &|| 0.0, &mut |_| true).map(|_| ()).unwrap_err();
+    assert!(matches!(&error, TrainError::Io { path, .. } if *path == partial), "{error}");
+    std::fs::remove_file(&partial).unwrap();
+    let (task, model) = autoencoder_task(&device);
+    let (_, again, losses) = run(&task, model, &options, &parts, 0);
+    assert_eq!(losses.len(), 2);
+    assert_same_weights(&whole, &again);
+}
+
+/// The same batch in one part and in several, one after the other: the same loss and nearly the same weights.
+#[test]
+fn accumulated_gradients_are_those_of_the_whole_batch() {
+    let _turn = turn();
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let clips: &'static [LatentClip] = Box::leak(latent_clips().into_boxed_slice());
+    let trained = |accumulate: usize| {
+        let (mut task, model) = diffusion_task(&device, clips);
+        task.batch_size = 4;
+        let options = TrainOptions { accumulate, ..options(1, 4) };
+        let run_folder = folder.path().join(accumulate.to_string());
+        let (model, _, losses) = run(&task, model, &options, &run_folder, 0);
+        (module_tensors(&model, &Remap::identity()), losses[0])
+    };
+    let (whole, parts) = (trained(1), trained(2));
+    assert!((whole.1 - parts.1).abs() < 1e-5 * whole.1, "{} {}", whole.1, parts.1);
+    // One step of the optimiser moves every value by about the rate of the first step, 1.5e-3, in the gradient's
+    // direction.
+    let (mut same, mut all) = (0, 0);
+    for (name, tensor) in &whole.0 {
+        for (a, b) in tensor.to_f32().unwrap().iter().zip(parts.0[name].to_f32().unwrap()) {
+            (same, all) = (same + usize::from((a - b).abs() < 1e-4), all + 1);
+        }
+    }
+    assert!(same as f64 > 0.995 * f64::from(all), "{same} of {all}");
+    let (task, model) = diffusion_task(&device, clips);
+    let wrong = TrainOptions { accumulate: 3, ..options(1, 2) };
+    let error = train(&task, model, &wrong, folder.path(), &|| 0.0, &mut |_| true).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("accumulate = 3"), "{error}");
+}
+
+/// Pictures, one of which becomes too bright for any number.
+struct Diverging<'a>(AutoencoderTask<'a>);
+
+impl Task<Autoencoder> for Diverging<'_> {
+    fn loss(&self, model: &Autoencoder, step: u64, shard: Shard) -> TrainResult<StepLoss> {
+        let mut loss = self.0.loss(model, step, shard)?;
+        if step == 2 {
+            loss.loss = loss.loss * f32::INFINITY;
+        }
+        Ok(loss)
+    }
+    fn batch_of(&self, step: u64) -> TrainResult<syncdiff_model::weights::TensorMap> {
+        self.0.batch_of(step)
+    }
 }
 
 #[test]
-fn losses_fall_on_two_pictures_and_on_one_clip() {
+fn a_loss_that_is_not_finite_leaves_its_batch() {
     let _turn = turn();
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
     let (task, model) = autoencoder_task(&device);
-    let (_, _, losses) = run(&task, model, &options(60, 2), &folder.path().join("a"), 0);
-    assert!(losses[59] < 0.4 * losses[0], "autoencoder: {} to {}", losses[0], losses[59]);
+    let options = TrainOptions { checkpoint_every: 2, ..options(4, 2) };
+    let ended = train(&Diverging(task), model, &options, folder.path(), &|| 0.0, &mut |_| true).map(|_| ());
+    let Err(TrainError::NotFinite { step: 2, batch, .. }) = &ended else { panic!("{ended:?}") };
+    let written = syncdiff_model::weights::open_safetensors(batch).unwrap();
+    assert_eq!(written["pictures"].shape(), [2, 3, 16, 16]);
+    assert!(ended.unwrap_err().to_string().contains("not-finite-2"));
+    assert!(folder.path().join("checkpoints/step-0000000002").is_dir());
+}
 
+fn assert_same_weights<M: Module>(a: &M, b: &M) {
+    let (a, b) = (module_tensors(a, &Remap::identity()), module_tensors(b, &Remap::identity()));
+    for (name, tensor) in &a {
+        assert_eq!(tensor.to_f32().unwrap(), b[name].to_f32().unwrap(), "{name}");
+    }
+}
+
+fn mean(part: &[f32]) -> f32 {
+    part.iter().sum::<f32>() / part.len() as f32
+}
+
+#[test]
+fn autoencoder_overfits_two_pictures() {
+    let _turn = turn();
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let (task, model) = autoencoder_task(&device);
+    let (_, _, losses) = run(&task, model, &options(60, 2), folder.path(), 0);
+    assert!(losses[59] < 0.4 * losses[0], "{} to {}", losses[0], losses[59]);
+}
+
+#[test]
+fn speech_overfits_two_clips() {
+    let _turn = turn();
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
     let clips = speech_clips();
     let (task, model) = speech_task(&device, &clips);
-    let (_, shadow, losses) = run(&task, model, &options(60, 2), &folder.path().join("s"), 0);
-    let mean = |part: &[f32]| part.iter().sum::<f32>() / part.len() as f32;
-    assert!(mean(&losses[50..]) < 0.7 * mean(&losses[..5]), "speech: {losses:?}");
+    let (_, shadow, losses) = run(&task, model, &options(60, 2), folder.path(), 0);
+    assert!(mean(&losses[50..]) < 0.7 * mean(&losses[..5]), "{losses:?}");
     assert!(task.validate(&shadow).unwrap()[0].1 > 0.5, "the opening is heard");
+}
 
+#[test]
+fn diffusion_overfits_one_clip() {
+    let _turn = turn();
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
     let clips = latent_clips();
     let (task, stage) = diffusion_task(&device, &clips);
-    let (_, _, losses) = run(&task, stage, &options(60, 2), &folder.path().join("d"), 0);
-    assert!(mean(&losses[45..]) < 0.8 * mean(&losses[..10]), "diffusion: {losses:?}");
+    let (_, _, losses) = run(&task, stage, &options(60, 2), folder.path(), 0);
+    assert!(mean(&losses[45..]) < 0.8 * mean(&losses[..10]), "{losses:?}");
+}
+
+/// Far below ln 8 and ln 4, which is what is left without listening.
+#[test]
+fn syncnet_overfits_one_clip() {
+    let _turn = turn();
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let (task, model) = syncnet_task(&device, talking_clips(1));
+    let (_, shadow, losses) = run(&task, model, &options(150, 2), folder.path(), 0);
+    assert!(mean(&losses[..3]) > 1.2, "chance at first: {losses:?}");
+    assert!(mean(&losses[140..]) < 0.5, "{losses:?}");
+    let figures = task.validate(&shadow).unwrap();
+    assert!(figures.iter().any(|(name, value)| *name == "accuracy" && *value > 0.8), "{figures:?}");
+}
+
+#[test]
+fn wav2lip_overfits_one_clip() {
+    let _turn = turn();
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let (task, model) = wav2lip_task(&device, 0.0);
+    let (_, shadow, losses) = run(&task, model, &options(60, 2), folder.path(), 0);
+    assert!(mean(&losses[55..]) < 0.35 * losses[0], "{losses:?}");
+    let figures = task.validate(&shadow).unwrap();
+    assert!(figures.iter().any(|(name, value)| *name == "psnr" && *value > 15.0), "{figures:?}");
 }

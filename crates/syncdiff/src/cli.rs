@@ -78,8 +78,8 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_parser = ["lite", "base", "paper"], default_value = "lite", help_heading = "Model")]
     pub(crate) preset: String,
 
-    /// Folder of weights, instead of the preset's
-    #[arg(long, value_name = "DIR", allow_hyphen_values = true, help_heading = "Model")]
+    /// Folder of weights, instead of the preset's; or, for comparison, the file that `train wav2lip` wrote
+    #[arg(long, value_name = "PATH", allow_hyphen_values = true, help_heading = "Model")]
     pub(crate) weights: Option<PathBuf>,
 
     /// Folder of the face models, instead of where `models pull` puts them

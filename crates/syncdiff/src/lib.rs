@@ -29,6 +29,7 @@ pub mod sink;
 pub mod source;
 pub mod timeline;
 pub mod tracking;
+pub mod wav2lip;
 
 pub use error::{Error, Outcome};
 pub use pipeline::generate;

@@ -239,10 +239,23 @@ impl WeightsWriter {
 /// # Errors
 /// [`ModelError::Io`]; [`ModelError::Limit`] when a value does not fit into `f16`.
 pub fn save_safetensors(tensors: &TensorMap, storage: Storage, path: &Path) -> ModelResult<()> {
+    save_safetensors_about(tensors, storage, ("format", "pt"), path)
+}
+
+/// As [`save_safetensors`], with one entry of metadata, a name and its text.
+///
+/// # Errors
+/// As [`save_safetensors`].
+pub fn save_safetensors_about(
+    tensors: &TensorMap,
+    storage: Storage,
+    (name, text): (&str, &str),
+    path: &Path,
+) -> ModelResult<()> {
     let failure = RefCell::new(None);
     let views = tensors.iter().map(|(name, tensor)| (name, StorageView { name, tensor, storage, failure: &failure }));
     // One metadata key at most: the library keeps them in a hash map, whose order would change from run to run.
-    let metadata = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
+    let metadata = [(name.to_owned(), text.to_owned())].into_iter().collect();
     let written = safetensors::serialize_to_file(views, Some(metadata), path);
     if let Some(error) = failure.into_inner() {
         return Err(error);

@@ -5,6 +5,8 @@ use crate::diffusion::DiffusionTraining;
 use crate::error::{TrainError, TrainResult};
 use crate::options::TrainOptions;
 use crate::speech::SpeechTraining;
+use crate::syncnet::SyncNetTraining;
+use crate::wav2lip::Wav2LipTraining;
 use serde::{Deserialize, Serialize};
 use syncdiff_data::{ClipEntry, ClipFilter, Dataset};
 use syncdiff_model::LipSyncConfig;
@@ -65,6 +67,12 @@ pub struct RunConfig {
     /// Settings of `train diffusion`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diffusion: Option<DiffusionTraining>,
+    /// Settings of `train syncnet`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syncnet: Option<SyncNetTraining>,
+    /// Settings of `train wav2lip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wav2lip: Option<Wav2LipTraining>,
 }
 
 impl RunConfig {
@@ -121,8 +129,10 @@ mod tests {
         let speech = read(include_str!("../../../../configs/lite/speech.toml"));
         let diffusion = read(include_str!("../../../../configs/lite/diffusion.toml"));
         assert!(autoencoder.autoencoder.is_some() && speech.speech.is_some());
-        assert!(diffusion.diffusion.is_some());
-        for config in [autoencoder, speech, diffusion] {
+        let syncnet = read(include_str!("../../../../configs/lite/syncnet.toml"));
+        let wav2lip = read(include_str!("../../../../configs/lite/wav2lip.toml"));
+        assert!(diffusion.diffusion.is_some() && syncnet.syncnet.is_some() && wav2lip.wav2lip.is_some());
+        for config in [autoencoder, speech, diffusion, syncnet, wav2lip] {
             assert_eq!(config.model().unwrap(), LipSyncConfig::lite());
         }
     }

@@ -1,7 +1,7 @@
 //! The denoiser's run.
 
 use super::{DataSettings, Report, RunInputs, autoencoder, speech};
-use crate::diffusion::{DenoiserStage, DiffusionTask, LatentClip, Sizes, position_weights};
+use crate::diffusion::{DenoiserStage, DiffusionTask, EstimateNets, LatentClip, Sizes, position_weights};
 use crate::error::{TrainError, TrainResult};
 use crate::images::to_tensor;
 use crate::speech::read_offsets;
@@ -15,6 +15,8 @@ use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::denoiser::LatentDenoiser;
 use syncdiff_model::diffusion::Schedule;
 use syncdiff_model::lipsync::SpeechEncoder;
+use syncdiff_model::scorers::own_syncnet::WINDOW_FRAMES;
+use syncdiff_model::scorers::{Lpips, LpipsTrunk, OwnSyncNet};
 use syncdiff_model::weights::folder::sha256_of_file;
 use syncdiff_model::weights::{Storage, load_into, open_safetensors};
 use syncdiff_model::{LipSync, LipSyncConfig};
@@ -38,6 +40,10 @@ pub struct DiffusionFiles<'a> {
     pub latents: &'a Path,
     /// Weights to start from.
     pub init_from: Option<&'a Path>,
+    /// Result of [`super::syncnet`], for a sync loss: not the one that will judge.
+    pub syncnet: Option<&'a Path>,
+    /// Folder of the LPIPS networks, for a loss.
+    pub lpips: Option<&'a Path>,
 }
 
 /// Trains the denoiser on latents of the frozen autoencoder and on rows of the frozen speech encoder. Latents are
@@ -70,7 +76,9 @@ pub fn diffusion(
         &autoencoder::names(),
     )?;
     let listener = load_into(model_config.audio.init(plain)?, &open_safetensors(files.speech)?, &speech::names())?;
+    let judge = files.syncnet.map(|path| OwnSyncNet::load(path, plain)).transpose()?;
     let encoder = ClipEncoder {
+        judge: judge.as_ref(),
         first_stage: &first_stage,
         listener: &listener,
         mask: FixedMask::new(&model_config)?,
@@ -98,8 +106,27 @@ pub fn diffusion(
             conditioner: load_into(stage.conditioner, &weights, &Conditioner::remap().with_prefix("conditioner."))?,
         };
     }
+    let estimate = match &settings.estimate {
+        Some(estimate) => {
+            let names = autoencoder::names();
+            let weights = open_safetensors(files.autoencoder)?;
+            let decoder = load_into(Autoencoder::new(&model_config.autoencoder, &device), &weights, &names)?;
+            let syncnet = files.syncnet.map(|path| OwnSyncNet::load(path, &device)).transpose()?;
+            let lpips = files.lpips.map(|folder| Lpips::open(LpipsTrunk::Alex, folder, &device)).transpose()?;
+            Some(EstimateNets::new(estimate, decoder, syncnet, lpips)?)
+        }
+        None if files.syncnet.or(files.lpips).is_some() => {
+            return Err(TrainError::Parameter {
+                name: "diffusion.estimate",
+                value: "absent".into(),
+                allowed: "--syncnet and --lpips need a table [diffusion.estimate] with their weights".into(),
+            });
+        }
+        None => None,
+    };
     let side = model_config.latent_size();
     let task = DiffusionTask {
+        estimate,
         weights: position_weights(&encoder.mask.hidden_shares(side), side, &settings),
         settings,
         batch_size: config.options.batch_size,
@@ -185,6 +212,7 @@ fn store(folder: &Path, autoencoder_file: &Path, config: &LipSyncConfig) -> Trai
 
 /// From prepared clips to what the denoiser learns from.
 struct ClipEncoder<'a> {
+    judge: Option<&'a OwnSyncNet>,
     first_stage: &'a Autoencoder,
     listener: &'a AudioEncoder,
     mask: FixedMask,
@@ -215,6 +243,13 @@ impl ClipEncoder<'_> {
         Ok(vec![("target", target), ("masked", masked)])
     }
 
+    /// What the SyncNet of a loss hears; nothing without one, or in a clip shorter than its windows.
+    fn embeddings(&self, clip: &Clip) -> TrainResult<Vec<f32>> {
+        let Some(judge) = self.judge.filter(|_| clip.num_frames() >= WINDOW_FRAMES) else { return Ok(Vec::new()) };
+        let rows = judge.speech(clip.speech(), self.device)?;
+        Ok(rows.into_data().convert::<f32>().try_into_vec().expect("converted to f32"))
+    }
+
     fn encode_all(&self, inputs: &RunInputs<'_>, split: &str, choice: &DataSettings) -> TrainResult<Vec<LatentClip>> {
         let chosen = choice.choose(inputs.data, split)?;
         self.store.fill(inputs.data, &chosen, |_, clip| self.arrays(clip))?;
@@ -240,6 +275,7 @@ impl ClipEncoder<'_> {
                 speech: rows.into_data().convert::<f32>().try_into_vec().expect("converted to f32"),
                 offset: self.offsets.get(&entry.clip).copied().unwrap_or(0),
                 valid: clip.valid().iter().map(|v| *v != 0).collect(),
+                sounds: self.embeddings(&clip)?,
             });
         }
         Ok(clips)

@@ -33,8 +33,8 @@ impl SpeechAugmentation {
     /// Changes nothing.
     pub const NONE: Self = Self { noise: 0.0, equaliser: 0.0, warp: 0.0, speed: 0.0 };
 
-    /// Features of a changed utterance, [frames * features].
-    pub(super) fn features(&self, samples: &[i16], frames: usize, random: &mut ChaCha8Rng) -> Vec<f32> {
+    /// Filter bank of a changed utterance.
+    pub(crate) fn bands(&self, samples: &[i16], random: &mut ChaCha8Rng) -> Vec<Bands> {
         let mut bands = if random.random_bool(self.noise) {
             log_filterbank(&with_noise(samples, random))
         } else {
@@ -50,7 +50,12 @@ impl SpeechAugmentation {
                 *band = between(&before, i as f32 * warp) + tilt * (x - 0.5) + bend * (6.3 * x + phase).sin();
             }
         }
-        let mut rows = stack(&bands);
+        bands
+    }
+
+    /// Features of a changed utterance, [frames * features].
+    pub(super) fn features(&self, samples: &[i16], frames: usize, random: &mut ChaCha8Rng) -> Vec<f32> {
+        let mut rows = stack(&self.bands(samples, random));
         rows.iter_mut().for_each(normalise);
         rows.resize(frames, [0.0; FEATURES_PER_ROW]);
         rows.into_iter().flatten().collect()

@@ -14,6 +14,7 @@ pub use augment::SpeechAugmentation;
 pub use offset::{ClipOffset, read_offsets, write_offsets};
 
 use crate::error::TrainResult;
+use crate::images::stored;
 use crate::seeds::mix;
 use crate::trainer::{Shard, StepLoss, Task};
 use burn::module::Module;
@@ -23,7 +24,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::ops::Range;
 use syncdiff_model::audio::{AudioEncoder, AudioEncoderConfig, FEATURES_PER_ROW, SAMPLES_PER_ROW};
+use syncdiff_model::weights::TensorMap;
 
 /// Values of a lip shape: x and y of 40 landmarks, then the opening.
 pub const LIP_VALUES: usize = 81;
@@ -144,6 +147,20 @@ impl SpeechTask<'_> {
         Sounds { rows: Tensor::from_data(rows, (device, DType::F32)), lengths, time }
     }
 
+    /// Some clips of a step, and how they sound.
+    fn batch(&self, step: u64, samples: Range<usize>) -> (Vec<Cow<'_, SpeechClip>>, Sounds) {
+        let mut random = ChaCha8Rng::seed_from_u64(mix(self.seed, step, 0));
+        let clips: Vec<Cow<'_, SpeechClip>> = (0..samples.end)
+            .map(|_| {
+                let clip = &self.clips[random.random_range(0..self.clips.len())];
+                self.settings.augment.change_speed(clip, &mut random)
+            })
+            .skip(samples.start)
+            .collect();
+        let sounds = self.sounds(&clips, Some(&mut random), &self.device);
+        (clips, sounds)
+    }
+
     /// Foretold lip shapes, [batch, time, [`LIP_VALUES`]].
     fn predict(model: &LipReader, sounds: &Sounds) -> Tensor<3> {
         model.head.forward(model.audio.forward(sounds.rows.clone(), Some(&sounds.lengths)))
@@ -170,17 +187,10 @@ fn shapes_of(predicted: Tensor<3>) -> Vec<Vec<[f32; LIP_VALUES]>> {
 }
 
 impl Task<LipReader> for SpeechTask<'_> {
-    fn loss(&self, model: &LipReader, step: u64, _whole: Shard) -> TrainResult<StepLoss> {
-        let mut random = ChaCha8Rng::seed_from_u64(mix(self.seed, step, 0));
-        // Dropout draws from the device's generator, whose state cannot be saved: it starts anew at every step.
-        self.device.seed(mix(self.seed, step, 1));
-        let clips: Vec<Cow<'_, SpeechClip>> = (0..self.batch_size)
-            .map(|_| {
-                let clip = &self.clips[random.random_range(0..self.clips.len())];
-                self.settings.augment.change_speed(clip, &mut random)
-            })
-            .collect();
-        let sounds = self.sounds(&clips, Some(&mut random), &self.device);
+    fn loss(&self, model: &LipReader, step: u64, shard: Shard) -> TrainResult<StepLoss> {
+        // Dropout draws from the device's generator, whose state cannot be saved: it starts anew at every part.
+        self.device.seed(mix(self.seed, step, 1 + shard.index as u64));
+        let (clips, sounds) = self.batch(step, shard.range(self.batch_size));
         let predicted = Self::predict(model, &sounds);
         let offsets = if step < self.settings.offset_from || self.settings.offset_frames == 0 {
             vec![0; clips.len()]
@@ -209,6 +219,11 @@ impl Task<LipReader> for SpeechTask<'_> {
         let opening = error.clone().narrow(2, LIP_VALUES - 1, 1).sum();
         let loss = (error.sum() / LIP_VALUES as f64 + opening * OPENING_WEIGHT) / weights.sum();
         Ok(StepLoss { loss, parts: Vec::new() })
+    }
+
+    fn batch_of(&self, step: u64) -> TrainResult<TensorMap> {
+        let (_, sounds) = self.batch(step, 0..self.batch_size);
+        Ok([("sounds".to_owned(), stored(sounds.rows))].into())
     }
 
     /// Mean over clips of the correlation over time between predicted and true opening; and the same with each clip's

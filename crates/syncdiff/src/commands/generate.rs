@@ -6,6 +6,7 @@ use serde_json::json;
 use syncdiff::network::{Recipe, sampler_name};
 use syncdiff::progress::Cancel;
 use syncdiff::report::{Report, write_json};
+use syncdiff::wav2lip::Wav2Lip;
 use syncdiff::{Error, GenerateSettings, Outcome, generate};
 use syncdiff_media::Tools;
 
@@ -16,19 +17,23 @@ use crate::{folders, system};
 pub(crate) fn run(args: GenerateArgs, cancel: &Cancel) -> Outcome<u8> {
     let (progress, print_config) = (args.progress, args.print_config);
     let mut settings = resolve(args)?;
+    let recipe = (!Wav2Lip::is_meant(&settings.weights)).then(|| Recipe::read(&settings)).transpose()?;
     if print_config {
-        let recipe = Recipe::read(&settings)?;
-        settings.sampler = Some(sampler_name(recipe.sampling().sampler.kind).to_owned());
-        settings.steps = Some(recipe.sampling().sampler.num_steps);
-        settings.guidance = Some(recipe.sampling().guidance);
-        settings.feedback = Some(recipe.sampling().feedback);
+        if let Some(recipe) = &recipe {
+            settings.sampler = Some(sampler_name(recipe.sampling().sampler.kind).to_owned());
+            settings.steps = Some(recipe.sampling().sampler.num_steps);
+            settings.guidance = Some(recipe.sampling().guidance);
+            settings.feedback = Some(recipe.sampling().feedback);
+        }
         let text = toml::to_string(&settings).map_err(|error| {
             Error::usage(format!("the settings cannot be shown as TOML: {error}"), "use file names in UTF-8")
         })?;
         say(text.trim_end());
         return Ok(0);
     }
-    check_memory(&Recipe::read(&settings)?, &settings)?;
+    if let Some(recipe) = &recipe {
+        check_memory(recipe, &settings)?;
+    }
     if progress.is_json() {
         let text = format!("syncdiff {}: {:?}", syncdiff::VERSION, settings.video);
         event(&json!({"event": "start", "version": syncdiff::VERSION, "settings": settings, "text": text}));

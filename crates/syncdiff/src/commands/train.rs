@@ -9,7 +9,10 @@ use syncdiff::progress::Cancel;
 use syncdiff::{Error, Outcome};
 use syncdiff_data::Dataset;
 use syncdiff_train::Stats;
-use syncdiff_train::run::{self, DiffusionFiles, RunConfig, RunInputs};
+use syncdiff_model::cost::architectures::short;
+use syncdiff_train::run::{
+    self, DiffusionFiles, RunConfig, RunInputs, RunPlan, Stage, SyncNetFiles, Wav2LipFiles,
+};
 
 use crate::terminal::say;
 
@@ -18,7 +21,7 @@ const CLIP_CACHE_BYTES: usize = 6 << 30;
 
 /// Train a part of the model
 ///
-/// The chain is autoencoder, speech, diffusion. A run folder that holds checkpoints is resumed exactly where it
+/// The chain is autoencoder, speech, diffusion; syncnet makes a judge, or a network for a loss. A run folder that holds checkpoints is resumed exactly where it
 /// stopped; an interrupt writes a checkpoint first.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrainCommand {
@@ -60,6 +63,39 @@ pub(crate) enum TrainCommand {
         /// Start from these weights instead of random ones: the `model.safetensors` of a weights folder
         #[arg(long, value_name = "FILE")]
         init_from: Option<PathBuf>,
+        /// Result of `train syncnet` for the sync loss of [diffusion.estimate]; another one must judge
+        #[arg(long, value_name = "FILE")]
+        syncnet: Option<PathBuf>,
+        /// Folder of the LPIPS networks for the loss of [diffusion.estimate] (`syncdiff models pull`)
+        #[arg(long, value_name = "DIR")]
+        lpips: Option<PathBuf>,
+    },
+    /// SyncNet of our own: which mouth goes with which sound
+    #[command(name = "syncnet")]
+    SyncNet {
+        #[command(flatten)]
+        run: RunArgs,
+        /// How far picture and sound of each clip are apart: `offsets.tsv` of `train speech`
+        #[arg(long, value_name = "FILE")]
+        offsets: Option<PathBuf>,
+        /// Start from these weights instead of random ones
+        #[arg(long, value_name = "FILE")]
+        init_from: Option<PathBuf>,
+    },
+    /// Wav2Lip at a small width, for comparison on the same data
+    #[command(name = "wav2lip")]
+    Wav2Lip {
+        #[command(flatten)]
+        run: RunArgs,
+        /// Result of `train syncnet` for the sync loss; another one must judge
+        #[arg(long, value_name = "FILE")]
+        syncnet: PathBuf,
+        /// How far picture and sound of each clip are apart: `offsets.tsv` of `train speech`
+        #[arg(long, value_name = "FILE")]
+        offsets: Option<PathBuf>,
+        /// Start from these weights instead of random ones
+        #[arg(long, value_name = "FILE")]
+        init_from: Option<PathBuf>,
     },
 }
 
@@ -78,15 +114,22 @@ pub(crate) struct RunArgs {
     /// Number of steps, instead of the configuration's
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
+    /// Say how large and how long the run would be, and write nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Where to train: auto, cpu, vulkan:N, cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
 }
 
 pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
-    let (TrainCommand::Autoencoder { run: args, .. }
-    | TrainCommand::Speech { run: args, .. }
-    | TrainCommand::Diffusion { run: args, .. }) = command;
+    let (args, stage) = match command {
+        TrainCommand::Autoencoder { run, .. } => (run, Stage::Autoencoder),
+        TrainCommand::Speech { run, .. } => (run, Stage::Speech),
+        TrainCommand::Diffusion { run, .. } => (run, Stage::Diffusion),
+        TrainCommand::SyncNet { run, .. } => (run, Stage::SyncNet),
+        TrainCommand::Wav2Lip { run, .. } => (run, Stage::Wav2Lip),
+    };
     let text = std::fs::read_to_string(&args.config).map_err(|cause| Error::io("train", &args.config, cause))?;
     let mut config = RunConfig::from_toml(&text)?;
     if let Some(steps) = args.steps {
@@ -96,6 +139,10 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
     let data = Dataset::open(&args.data, CLIP_CACHE_BYTES)?;
     let started = Instant::now();
     let clock = || started.elapsed().as_secs_f64();
+    if args.dry_run {
+        say(&planned(&run::plan(stage, &config, &data, &device, &clock)?));
+        return Ok(0);
+    }
     let inputs = RunInputs { config: &config, data: &data, folder: &args.out, device: &device, clock: &clock };
     let mut report = |stats: &Stats| {
         say(&line(stats));
@@ -104,19 +151,55 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
     let result: PathBuf = match command {
         TrainCommand::Autoencoder { init_from, .. } => run::autoencoder(&inputs, init_from.as_deref(), &mut report)?,
         TrainCommand::Speech { init_from, .. } => run::speech(&inputs, init_from.as_deref(), &mut report)?,
-        TrainCommand::Diffusion { autoencoder, speech, offsets, latents, licence, init_from, .. } => {
+        TrainCommand::Diffusion {
+            autoencoder,
+            speech,
+            offsets,
+            latents,
+            licence,
+            init_from,
+            syncnet,
+            lpips,
+            ..
+        } => {
             let files = DiffusionFiles {
                 autoencoder,
                 speech,
                 offsets: offsets.as_deref(),
                 latents,
                 init_from: init_from.as_deref(),
+                syncnet: syncnet.as_deref(),
+                lpips: lpips.as_deref(),
             };
             run::diffusion(&inputs, &files, licence, &mut report)?
+        }
+        TrainCommand::SyncNet { offsets, init_from, .. } => {
+            let files = SyncNetFiles { offsets: offsets.as_deref(), init_from: init_from.as_deref() };
+            run::syncnet(&inputs, &files, &mut report)?
+        }
+        TrainCommand::Wav2Lip { syncnet, offsets, init_from, .. } => {
+            let files = Wav2LipFiles { syncnet, offsets: offsets.as_deref(), init_from: init_from.as_deref() };
+            run::wav2lip(&inputs, &files, &mut report)?
         }
     };
     say(&format!("wrote {}", result.display()));
     Ok(0)
+}
+
+/// What `--dry-run` says.
+fn planned(plan: &RunPlan) -> String {
+    let RunPlan { clips, frames, parameters, state_bytes, macs_per_step, steps, least_seconds } = *plan;
+    format!(
+        "data: {clips} clips, {frames} frames with a face\n\
+         parameters: {}\n\
+         memory: {:.0} MB for weights, gradient, two moments and moving average; activations come on top\n\
+         cost: {} multiply-accumulates a step, {steps} steps\n\
+         time: at least {:.2} hours, at the speed of this device's convolutions",
+        short(parameters),
+        state_bytes as f64 / 1e6,
+        short(macs_per_step),
+        least_seconds / 3600.0
+    )
 }
 
 fn line(stats: &Stats) -> String {

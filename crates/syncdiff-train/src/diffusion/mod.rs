@@ -5,7 +5,12 @@
 //! uniform timesteps; mean squared error. The autoencoder is frozen, so its latents are computed once.
 //! Counter-measures to the exposure gap (METHOD section 12.3) are settings.
 
+mod estimate;
+
+pub use estimate::{EstimateNets, EstimateTraining};
+
 use crate::error::TrainResult;
+use crate::images::stored;
 use crate::seeds::mix;
 use crate::trainer::{Shard, StepLoss, Task};
 use burn::module::Module;
@@ -18,6 +23,7 @@ use syncdiff_model::denoiser::{LatentDenoiser, VisualPriors};
 use syncdiff_model::diffusion::{
     LossWeighting, NoiseKey, NoiseUse, Prediction, Schedule, diffusion_loss, normal_batch, uniform_timesteps,
 };
+use syncdiff_model::weights::{StoredTensor, TensorMap};
 
 /// One clip as this task sees it.
 #[derive(Clone, Debug)]
@@ -32,6 +38,8 @@ pub struct LatentClip {
     pub offset: isize,
     /// Whether the frame has a face.
     pub valid: Vec<bool>,
+    /// Embeddings of the sound of five frames by the SyncNet of a loss, [frames - 4, 128]; empty without one.
+    pub sounds: Vec<f32>,
 }
 
 /// What learns in this stage: the denoiser with its bottleneck, and the way from encoded speech to tokens.
@@ -69,6 +77,9 @@ pub struct DiffusionTraining {
     pub speech_dropout: f64,
     /// Least distance between target and identity frame, where the clip is long enough.
     pub identity_distance: usize,
+    /// Losses on the pictures of one-step estimates; none where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<EstimateTraining>,
 }
 
 /// The task of [`crate::train`].
@@ -91,6 +102,8 @@ pub struct DiffusionTask<'a> {
     pub valid: &'a [LatentClip],
     /// Noise schedule.
     pub schedule: Schedule,
+    /// Networks of the losses on pictures, where the settings have such.
+    pub estimate: Option<EstimateNets>,
 }
 
 /// Sizes shared by every sample.
@@ -341,8 +354,29 @@ impl Task<DenoiserStage> for DiffusionTask<'_> {
         let mut batch = self.gather(&picks[range.clone()], first, &self.device);
         self.estimate_poses(model, &picks[range], &mut batch, self.seed, first);
         let timesteps = uniform_timesteps(self.seed, &numbers, self.schedule.num_timesteps());
-        let (loss, each) = self.batch_loss(model, batch, &timesteps, self.seed, first);
-        Ok(StepLoss { loss, parts: by_band(&timesteps, &each) })
+        let (mut loss, each) = self.batch_loss(model, batch, &timesteps, self.seed, first);
+        let mut parts = by_band(&timesteps, &each);
+        if let Some((estimate, named)) = self.estimate_loss(model, step, shard)? {
+            loss = loss + estimate;
+            parts.extend(named);
+        }
+        Ok(StepLoss { loss, parts })
+    }
+
+    fn batch_of(&self, step: u64) -> TrainResult<TensorMap> {
+        let mut random = ChaCha8Rng::seed_from_u64(mix(self.seed, step, 0));
+        let picks: Vec<_> = (0..self.batch_size).map(|_| pick(self.clips, &self.settings, &mut random)).collect();
+        let first = step * self.batch_size as u64;
+        let Batch { target, priors, windows } = self.gather(&picks, first, &self.device);
+        let numbers: Vec<u64> = (first..first + self.batch_size as u64).collect();
+        let timesteps = uniform_timesteps(self.seed, &numbers, self.schedule.num_timesteps());
+        let timesteps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
+        let pose = Tensor::cat(priors.pose, 1);
+        let latents = [("target", target), ("masked", priors.masked), ("identity", priors.identity), ("pose", pose)];
+        let mut named: TensorMap = latents.map(|(name, tensor)| (name.to_owned(), stored(tensor))).into();
+        named.insert("windows".into(), stored(windows));
+        named.insert("timesteps".into(), StoredTensor::from_f32(&[timesteps.len()], &timesteps));
+        Ok(named)
     }
 
     /// The loss on fixed held-out samples with fixed noise, timesteps spread evenly and the identity frame in place of

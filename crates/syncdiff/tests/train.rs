@@ -1,0 +1,228 @@
+//! `syncdiff train`: every trainer killed and resumed as a program, on a disk that is full, on data that is damaged.
+
+mod common;
+#[path = "../../syncdiff-train/tests/common/talking.rs"]
+mod talking;
+
+use common::{assert_done, assert_failed, root, syncdiff, text};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const STEPS: u64 = 6;
+
+/// Prepared data, and configurations that take a moment.
+struct Stage {
+    folder: TempDir,
+}
+
+impl Stage {
+    fn set() -> &'static Stage {
+        static STAGE: OnceLock<Stage> = OnceLock::new();
+        STAGE.get_or_init(|| {
+            let stage = Stage { folder: TempDir::new().expect("a folder") };
+            talking::prepare(&stage.path("data"));
+            for name in ["autoencoder", "speech", "diffusion", "syncnet", "wav2lip"] {
+                let shipped = std::fs::read_to_string(root().join(format!("configs/lite/{name}.toml"))).expect("shipped");
+                let mut config: toml::Table = shipped.parse().expect("TOML");
+                let options = config["options"].as_table_mut().expect("options");
+                for (key, value) in
+                    [("steps", STEPS), ("batch_size", 2), ("checkpoint_every", 2), ("log_every", 1), ("warmup_steps", 2)]
+                {
+                    options.insert(key.into(), toml::Value::Integer(value as i64));
+                }
+                // Every part of a loss in these few steps.
+                let part = config[name].as_table_mut().expect("its part");
+                for (key, value) in [("quantize_from", 3), ("offset_from", 2), ("sync_from", 1), ("windows_per_clip", 4)] {
+                    if part.contains_key(key) {
+                        part.insert(key.into(), toml::Value::Integer(value));
+                    }
+                }
+                std::fs::write(stage.path(&format!("{name}.toml")), config.to_string()).expect("written");
+            }
+            stage
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The command that trains, not started; networks that it needs are trained first.
+    fn train(&self, name: &str, out: &str) -> Command {
+        self.train_on("data", name, out)
+    }
+
+    fn train_on(&self, data: &str, name: &str, out: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_syncdiff"));
+        command.args(["train", name, "--device", "cpu", "--data", text(&self.path(data))]);
+        command.args(["--config", text(&self.path(&format!("{name}.toml"))), "--out", text(&self.path(out))]);
+        match name {
+            "diffusion" => {
+                command.args(["--autoencoder", text(&self.trained("autoencoder"))]);
+                command.args(["--speech", text(&self.trained("speech")), "--latents", text(&self.path("latents"))]);
+                command.args(["--offsets", text(&self.path("speech/offsets.tsv"))]);
+            }
+            "wav2lip" => drop(command.args(["--syncnet", text(&self.trained("syncnet"))])),
+            _ => {}
+        }
+        command
+    }
+
+    /// The result of a whole run, which is done once.
+    fn trained(&self, name: &str) -> PathBuf {
+        let result = self.result(name, name);
+        // One after the other: tests that need the same network wait for it.
+        static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !result.exists() {
+            assert_done(&self.train(name, name).output().expect("it starts"));
+        }
+        result
+    }
+
+    fn result(&self, name: &str, out: &str) -> PathBuf {
+        let file = if name == "diffusion" { "model/model.safetensors".into() } else { format!("{name}.safetensors") };
+        self.path(out).join(file)
+    }
+
+    /// Loss of each step; where one was done twice, the second time.
+    fn losses(&self, out: &str) -> BTreeMap<u64, String> {
+        let log = std::fs::read_to_string(self.path(out).join("stats.jsonl")).expect("a log");
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.map(|line| (line["step"].as_u64().expect("a step"), line["loss"].to_string())).collect()
+    }
+
+    /// A run that is killed as soon as its first checkpoint is there.
+    fn killed(&self, name: &str, out: &str) {
+        let mut child = self.train(name, out).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        let checkpoint = self.path(out).join("checkpoints/step-0000000002");
+        let begun = Instant::now();
+        while !checkpoint.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(300), "{name}: no checkpoint");
+            assert!(child.try_wait().expect("its state").is_none(), "{name}: it ended before its first checkpoint");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().expect("killed");
+        let status = child.wait().expect("its end");
+        assert_eq!(status.code(), None, "{name}: it was done before it could be killed");
+        assert!(!self.result(name, out).exists(), "{name}");
+    }
+
+    /// Killed and gone on with, everything is as if nothing had happened.
+    fn assert_resume_is_exact(&self, name: &str) {
+        let whole = self.trained(name);
+        let out = format!("{name}-killed");
+        self.killed(name, &out);
+        assert_done(&self.train(name, &out).output().expect("it starts"));
+        assert_eq!(self.losses(&out), self.losses(name));
+        assert_eq!(self.losses(&out).len() as u64, STEPS);
+        let resumed = self.result(name, &out);
+        assert!(std::fs::read(whole).unwrap() == std::fs::read(resumed).unwrap(), "{name}: other weights");
+    }
+}
+
+#[test]
+fn autoencoder_resume_after_a_kill() {
+    Stage::set().assert_resume_is_exact("autoencoder");
+}
+
+#[test]
+fn speech_resume_after_a_kill() {
+    Stage::set().assert_resume_is_exact("speech");
+}
+
+#[test]
+fn diffusion_resume_after_a_kill() {
+    Stage::set().assert_resume_is_exact("diffusion");
+}
+
+#[test]
+fn syncnet_resume_after_a_kill() {
+    Stage::set().assert_resume_is_exact("syncnet");
+}
+
+#[test]
+fn wav2lip_resume_after_a_kill() {
+    Stage::set().assert_resume_is_exact("wav2lip");
+}
+
+#[test]
+fn syncnets_say_what_they_are() {
+    let stage = Stage::set();
+    let about = syncdiff_model::scorers::OwnSyncNet::about(&stage.trained("syncnet")).unwrap();
+    assert_eq!((about.seed, about.steps), (1, STEPS));
+    assert_eq!((&about.data[..], &about.licence[..]), ("drawn (3 clips)", "CC0-1.0"));
+}
+
+/// A limit on the size of files stands for a disk that is full.
+#[cfg(unix)]
+#[test]
+fn resume_after_a_full_disk() {
+    let stage = Stage::set();
+    let whole = stage.trained("syncnet");
+    stage.killed("syncnet", "full");
+    let before = std::fs::read(stage.path("full/checkpoints/step-0000000002/model.bpk")).unwrap();
+    let plain = stage.train("syncnet", "full");
+    let mut command = Command::new("sh");
+    // The signal that comes with the limit is ignored, so that writing fails as it does on a full disk.
+    command.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""]).arg(plain.get_program());
+    let output: Output = command.args(plain.get_args()).output().expect("it starts");
+    assert_failed(&output, 7, &["checkpoints", "partial"]);
+    assert_eq!(std::fs::read(stage.path("full/checkpoints/step-0000000002/model.bpk")).unwrap(), before);
+    assert_done(&stage.train("syncnet", "full").output().expect("it starts"));
+    assert!(std::fs::read(whole).unwrap() == std::fs::read(stage.result("syncnet", "full")).unwrap());
+}
+
+#[test]
+fn resume_after_a_clip_was_damaged() {
+    let stage = Stage::set();
+    let whole = stage.trained("syncnet");
+    let data = stage.path("damaged-data");
+    talking::prepare(&data);
+    stage.killed("syncnet", "damaged");
+    let mut clips = Vec::new();
+    for number in 0..3 {
+        let path = data.join(format!("train/drawn/s{number}/{number:03}.safetensors"));
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        clips.push((path, bytes));
+    }
+    let output = stage.train_on("damaged-data", "syncnet", "damaged").output().expect("it starts");
+    assert_failed(&output, 3, &["safetensors"]);
+    clips.iter().for_each(|(path, bytes): &(PathBuf, Vec<u8>)| std::fs::write(path, bytes).unwrap());
+    assert_done(&stage.train_on("damaged-data", "syncnet", "damaged").output().expect("it starts"));
+    assert!(std::fs::read(whole).unwrap() == std::fs::read(stage.result("syncnet", "damaged")).unwrap());
+}
+
+#[test]
+fn settings_that_do_not_fit_are_refused_by_name() {
+    let stage = Stage::set();
+    let wrong = |from: &str, to: &str| {
+        let config = std::fs::read_to_string(stage.path("syncnet.toml")).unwrap();
+        assert!(config.contains(from), "{config}");
+        let (path, data, out) = (stage.path("wrong.toml"), stage.path("data"), stage.path("wrong"));
+        std::fs::write(&path, config.replace(from, to)).unwrap();
+        let files = ["--config", text(&path), "--data", text(&data), "--out", text(&out)];
+        syncdiff(&[&["train", "syncnet", "--device", "cpu"], &files[..]].concat())
+    };
+    assert_failed(&wrong("windows_per_clip = 4", "windows_per_clip = 1"), 2, &["windows_per_clip"]);
+}
+
+#[test]
+fn a_dry_run_tells_sizes_and_writes_nothing() {
+    let stage = Stage::set();
+    for name in ["autoencoder", "speech", "syncnet"] {
+        let output = stage.train(name, "dry").arg("--dry-run").output().expect("it starts");
+        assert_done(&output);
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        for word in ["3 clips, 120 frames", "parameters: ", " MB for weights", "6 steps", "hours"] {
+            assert!(told.contains(word), "{word}: {told}");
+        }
+        assert!(!stage.path("dry").exists());
+    }
+}
