@@ -10,10 +10,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use burn::tensor::Device;
 use common::{Stage, assert_failed, bars, ffmpeg, root, said, text, tiny_model};
 use plain::Case;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
+use syncdiff_model::scorers::{AboutSyncNet, OwnSyncNet};
 use tempfile::TempDir;
 
 /// Runs `eval` with the models of the tests.
@@ -218,6 +220,7 @@ fn every_clip_is_a_row_and_two_runs_give_the_same_bytes() {
     let same = &rows["same"];
     assert_eq!((figure(same, "full.psnr"), figure(same, "full.ssim")), (100.0, 1.0));
     assert!(same["absent"]["crop96.psnr"].as_str().expect("a reason").contains("face"), "{same:#}");
+    assert!(same["absent"]["sync.own.lse_c"].is_string() && same["absent"]["words.wer"].is_string(), "{same:#}");
     let short = &rows["short"];
     let remarks = short["remarks"].to_string();
     assert!(remarks.contains("20 frames against 25: the first 20") && remarks.contains("80x60 against"), "{remarks}");
@@ -265,9 +268,20 @@ fn faces_are_measured_where_the_reference_shows_them() {
     std::fs::copy(&stage.clip, truth.join("worse.mp4")).expect("copied");
     let worse = ours.join("worse.mp4");
     ffmpeg(&["-i", text(&stage.clip), "-vf", "gblur=sigma=3", "-crf", "30", "-an", text(&worse)]);
+    let judge = stage.path("syncnet.safetensors");
+    let device = Device::flex();
+    device.seed(3);
+    let about = AboutSyncNet { seed: 3, steps: 0, data: "<nothing>".into(), licence: "MIT".into() };
+    OwnSyncNet::new(&device).save(&judge, &about).expect("saved");
     let folders = ["--generated", text(&ours), "--reference", text(&truth), "--out", text(&out)];
-    assert_code(&eval(&[&folders[..], &["--metrics", "psnr,ssim,lpips,lips,time,lse", "--copy-clips"]].concat()), 0);
-    let rows = rows(&report(&out));
+    let judged = ["--metrics", "psnr,ssim,lpips,lips,time,lse", "--copy-clips", "--judge", text(&judge)];
+    assert_code(&eval(&[&folders[..], &judged].concat()), 0);
+    let report = report(&out);
+    let named = report["judges"].to_string();
+    assert!(named.contains("own SyncNet, seed 3") && named.contains("0 steps on <nothing>"), "{named}");
+    let page = std::fs::read_to_string(out.join("report.html")).expect("a page");
+    assert!(page.contains("own SyncNet, seed 3") && !page.contains("<nothing>"));
+    let rows = rows(&report);
     let (same, worse) = (&rows["same"], &rows["worse"]);
     for region in ["crop96", "full", "mouth", "aligned_mouth"] {
         assert_eq!(figure(same, &format!("{region}.ssim")), 1.0, "{region}");
@@ -278,7 +292,14 @@ fn faces_are_measured_where_the_reference_shows_them() {
     assert!(figure(same, "lips.opening_correlation") > 0.999 && figure(same, "lips.landmark_distance") < 1e-6);
     assert!((figure(same, "time.jitter_ratio") - 1.0).abs() < 1e-6 && figure(same, "time.flicker") == 0.0, "{same:#}");
     assert!(figure(worse, "time.flicker_ratio") < 0.95 && figure(worse, "lips.landmark_distance") > 1e-3);
-    assert!(same["absent"]["sync.lrs.lse_c"].as_str().is_some_and(|why| why.contains("syncnet_v2")));
+    for row in [same, worse] {
+        let (close, sure) = (figure(row, "sync.own.lse_d"), figure(row, "sync.own.lse_c"));
+        assert!(close > 0.0 && close <= 2.0 && sure >= 0.0 && sure < 2.0, "{row:#}");
+        // What this judge does not measure is no gap of the report.
+        assert!(row["figures"]["sync.lrs.lse_c"].is_null() && row["absent"]["sync.lrs.lse_c"].is_null());
+    }
+    assert!(figure(same, "sync.own.lse_d") != figure(worse, "sync.own.lse_d"));
+    assert!(worse["remarks"].to_string().contains("mute") && !same["remarks"].to_string().contains("mute"));
     if find::models("lpips").is_some() {
         assert!(figure(same, "crop96.lpips_alex").abs() < 1e-6 && figure(worse, "crop96.lpips_alex") > 0.02);
         assert!(figure(worse, "mouth.lpips_alex") > 0.02 && figure(worse, "full.lpips_alex") > 0.02);

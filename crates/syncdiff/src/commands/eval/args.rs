@@ -50,7 +50,7 @@ pub(crate) struct EvalArgs {
     pub(super) out: PathBuf,
 
     /// LPIPS of mouth, full frame and on VGG look at every N-th frame; that on AlexNet over the face box at all
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) every: u16,
 
     /// Inception features of all frames for FID, from another program: a safetensors file with `generated` and
