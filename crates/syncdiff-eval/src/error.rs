@@ -2,6 +2,7 @@
 
 use syncdiff_face::FaceError;
 use syncdiff_media::MediaError;
+use syncdiff_model::ModelError;
 
 /// Result of this crate.
 pub type EvalResult<T> = Result<T, EvalError>;
@@ -15,6 +16,9 @@ pub enum EvalError {
     /// The face models cannot be used.
     #[error("eval: {0}")]
     Face(#[from] FaceError),
+    /// A network that judges cannot be used.
+    #[error("eval: {0}")]
+    Model(#[from] ModelError),
     /// Two pictures or clips cannot be compared.
     #[error("eval: {what}: {detail}")]
     Unequal {
@@ -23,4 +27,7 @@ pub enum EvalError {
         /// The sizes or counts.
         detail: String,
     },
+    /// The caller asked to stop.
+    #[error("eval: stopped on request")]
+    Stopped,
 }

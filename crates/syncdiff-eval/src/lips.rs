@@ -1,5 +1,10 @@
 //! Series over time.
 
+use crate::faces::Lips;
+
+/// Largest lag at which lip openings are compared, in frames.
+pub const MOST_LAG: usize = 3;
+
 /// Pearson's correlation of two series; `None` when either is constant or has fewer than three values.
 pub fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
     let n = a.len().min(b.len());
@@ -52,6 +57,52 @@ pub fn motion(opening: &[Option<f64>], chosen: &[bool]) -> Option<f64> {
     (!changes.is_empty()).then(|| changes.iter().sum::<f64>() / changes.len() as f64)
 }
 
+/// Standard deviation; no number without values.
+pub fn deviation(values: &[f64]) -> f64 {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt()
+}
+
+/// Mean distance of lip landmarks that belong together, in eye distances of the first series, over frames in which both
+/// show a face.
+pub(crate) fn landmark_distance(truth: &[Option<Lips>], ours: &[Option<Lips>]) -> Option<f64> {
+    let frames = truth.iter().zip(ours).filter_map(|(a, b)| Some((a.as_ref()?, b.as_ref()?)));
+    mean(frames.map(|(a, b)| {
+        let apart = a.points.iter().zip(&b.points).map(|(a, b)| length([a[0] - b[0], a[1] - b[1]]));
+        apart.sum::<f64>() / (a.points.len() as f64 * eyes(a))
+    }))
+}
+
+/// How much lip landmarks tremble: mean length of their second difference over time, in eye distances, over runs of
+/// three frames with a face. Even motion gives 0.
+pub(crate) fn jitter(lips: &[Option<Lips>]) -> Option<f64> {
+    let runs = lips.windows(3).filter_map(|run| match run {
+        [Some(a), Some(b), Some(c)] => Some((a, b, c)),
+        _ => None,
+    });
+    mean(runs.map(|(a, b, c)| {
+        let bend = |i: usize| {
+            let second = |axis: usize| a.points[i][axis] - 2.0 * b.points[i][axis] + c.points[i][axis];
+            length([second(0), second(1)])
+        };
+        (0..b.points.len()).map(bend).sum::<f64>() / (b.points.len() as f64 * eyes(b))
+    }))
+}
+
+fn length([x, y]: [f32; 2]) -> f64 {
+    f64::from(x).hypot(f64::from(y))
+}
+
+fn eyes(lips: &Lips) -> f64 {
+    f64::from(lips.eye_distance_px.max(f32::MIN_POSITIVE))
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +134,29 @@ mod tests {
         assert!(r > 0.999 && lag == -1, "{r} {lag}");
         assert_eq!(best_correlation(&[Some(1.0); 9], &wave(0), 3), None);
         assert_eq!(best_correlation(&wave(0)[..2], &wave(0), 3), None);
+    }
+
+    fn lips_at(x: f32, y: f32) -> Option<Lips> {
+        let points = std::array::from_fn(|i| [x + i as f32, y]);
+        Some(Lips { points, eye_distance_px: 50.0, opening: 0.0 })
+    }
+
+    #[test]
+    fn jitter_is_bend_and_not_motion() {
+        let even: Vec<_> = (0..6).map(|t| lips_at(3.0 * t as f32, -t as f32)).collect();
+        assert_eq!(jitter(&even), Some(0.0));
+        let shaken: Vec<_> = (0..6).map(|t| lips_at((t % 2) as f32, 0.0)).collect();
+        // Every second difference is 2 pixels of 50.
+        assert!((jitter(&shaken).unwrap() - 0.04).abs() < 1e-9);
+        assert_eq!(jitter(&[lips_at(0.0, 0.0), None, lips_at(1.0, 0.0), lips_at(2.0, 0.0)]), None);
+    }
+
+    #[test]
+    fn landmark_distance_is_in_eye_distances() {
+        let truth = [lips_at(0.0, 0.0), None, lips_at(0.0, 0.0)];
+        let ours = [lips_at(3.0, 4.0), lips_at(9.0, 9.0), lips_at(0.0, 0.0)];
+        assert!((landmark_distance(&truth, &ours).unwrap() - 0.05).abs() < 1e-9);
+        assert_eq!(landmark_distance(&truth[1..2], &ours), None);
     }
 
     #[test]

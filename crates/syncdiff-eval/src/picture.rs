@@ -9,9 +9,12 @@ use crate::error::{EvalError, EvalResult};
 use syncdiff_media::Frame;
 
 const RADIUS: usize = 5;
+const TAPS: usize = 2 * RADIUS + 1;
 const SIGMA: f64 = 1.5;
 const C1: f64 = (0.01 * 255.0) * (0.01 * 255.0);
 const C2: f64 = (0.03 * 255.0) * (0.03 * 255.0);
+/// What a frame counts in means of decibels where the pictures are equal: TalkLip's script says so.
+pub const EQUAL_DB: f64 = 100.0;
 
 fn same_size(a: &Frame, b: &Frame) -> EvalResult<()> {
     if (a.width, a.height) == (b.width, b.height) {
@@ -27,8 +30,9 @@ fn same_size(a: &Frame, b: &Frame) -> EvalResult<()> {
 /// Pictures of different sizes.
 pub fn mse(a: &Frame, b: &Frame) -> EvalResult<f64> {
     same_size(a, b)?;
-    let sum: f64 = a.data.iter().zip(&b.data).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum();
-    Ok(sum / a.data.len() as f64)
+    let square = |(x, y): (&u8, &u8)| u64::from(x.abs_diff(*y)).pow(2);
+    let sum: u64 = a.data.iter().zip(&b.data).map(square).sum();
+    Ok(sum as f64 / a.data.len() as f64)
 }
 
 /// Peak signal-to-noise ratio in dB; infinite for equal pictures.
@@ -39,7 +43,7 @@ pub fn psnr(a: &Frame, b: &Frame) -> EvalResult<f64> {
     Ok(10.0 * (255.0 * 255.0 / mse(a, b)?).log10())
 }
 
-/// The same with differences and squares wrapped to 8 bits; 100 where the wrapped error is zero.
+/// The same with differences and squares wrapped to 8 bits; [`EQUAL_DB`] where the wrapped error is zero.
 ///
 /// # Errors
 /// Pictures of different sizes.
@@ -47,80 +51,90 @@ pub fn psnr_u8wrap(a: &Frame, b: &Frame) -> EvalResult<f64> {
     same_size(a, b)?;
     let wrapped = |(x, y): (&u8, &u8)| {
         let d = x.wrapping_sub(*y);
-        f64::from(d.wrapping_mul(d))
+        u64::from(d.wrapping_mul(d))
     };
-    let mse = a.data.iter().zip(&b.data).map(wrapped).sum::<f64>() / a.data.len() as f64;
-    Ok(if mse == 0.0 { 100.0 } else { 10.0 * (255.0 * 255.0 / mse).log10() })
+    let mse = a.data.iter().zip(&b.data).map(wrapped).sum::<u64>() as f64 / a.data.len() as f64;
+    Ok(if mse == 0.0 { EQUAL_DB } else { 10.0 * (255.0 * 255.0 / mse).log10() })
 }
 
 /// Mean structural similarity: per channel, borders of five pixels left out, then the mean.
+///
+/// What the original mirrors at its borders lies in the part that is left out, so nothing is mirrored here.
 ///
 /// # Errors
 /// Pictures of different sizes, or smaller than 11 x 11.
 pub fn ssim(a: &Frame, b: &Frame) -> EvalResult<f64> {
     same_size(a, b)?;
     let (width, height) = (a.width, a.height);
-    if width <= 2 * RADIUS || height <= 2 * RADIUS {
+    if width < TAPS || height < TAPS {
         let detail = format!("{width}x{height}, need at least 11x11");
         return Err(EvalError::Unequal { what: "picture size", detail });
     }
     let kernel = gaussian();
+    let mut moments = Moments::new(width, &kernel);
     let mut total = 0.0;
     for channel in 0..3 {
-        let plane = |f: &Frame| f.data.iter().skip(channel).step_by(3).map(|v| f64::from(*v)).collect::<Vec<_>>();
-        let (x, y) = (plane(a), plane(b));
-        let filtered = |f: &dyn Fn(usize) -> f64| {
-            let values: Vec<f64> = (0..width * height).map(f).collect();
-            blur(&values, width, height, &kernel)
-        };
-        let (mx, my) = (filtered(&|i| x[i]), filtered(&|i| y[i]));
-        let (xx, yy, xy) = (filtered(&|i| x[i] * x[i]), filtered(&|i| y[i] * y[i]), filtered(&|i| x[i] * y[i]));
-        let mut sum = 0.0;
-        for row in RADIUS..height - RADIUS {
-            for col in RADIUS..width - RADIUS {
-                let i = row * width + col;
-                let (vx, vy, cov) = (xx[i] - mx[i] * mx[i], yy[i] - my[i] * my[i], xy[i] - mx[i] * my[i]);
-                sum += ((2.0 * mx[i] * my[i] + C1) * (2.0 * cov + C2))
-                    / ((mx[i] * mx[i] + my[i] * my[i] + C1) * (vx + vy + C2));
-            }
+        for row in 0..height + 1 - TAPS {
+            total += moments.row(a, b, channel, row);
         }
-        total += sum / ((height - 2 * RADIUS) * (width - 2 * RADIUS)) as f64;
     }
-    Ok(total / 3.0)
+    Ok(total / (3 * (height + 1 - TAPS) * (width + 1 - TAPS)) as f64)
 }
 
-fn gaussian() -> [f64; 2 * RADIUS + 1] {
-    let mut kernel = [0.0; 2 * RADIUS + 1];
+/// Weighted means round the pixels of one row: of x, y, x², y² and xy.
+struct Moments<'a> {
+    kernel: &'a [f64; TAPS],
+    /// Summed over the rows, per column.
+    down: [Vec<f64>; 5],
+    /// Summed over the columns as well, per pixel inside the borders.
+    both: [Vec<f64>; 5],
+}
+
+impl<'a> Moments<'a> {
+    fn new(width: usize, kernel: &'a [f64; TAPS]) -> Self {
+        let rows = |len: usize| std::array::from_fn(|_| vec![0.0; len]);
+        Moments { kernel, down: rows(width), both: rows(width + 1 - TAPS) }
+    }
+
+    /// Sum of the similarities of the row `top` + 5, inside the borders.
+    fn row(&mut self, a: &Frame, b: &Frame, channel: usize, top: usize) -> f64 {
+        self.down.iter_mut().for_each(|sums| sums.fill(0.0));
+        let [dx, dy, dxx, dyy, dxy] = &mut self.down;
+        for (k, weight) in self.kernel.iter().enumerate() {
+            let pixels = a.row(top + k).as_chunks::<3>().0.iter().zip(b.row(top + k).as_chunks::<3>().0);
+            for (i, (x, y)) in pixels.enumerate() {
+                let (x, y) = (f64::from(x[channel]), f64::from(y[channel]));
+                let (wx, wy) = (weight * x, weight * y);
+                dx[i] += wx;
+                dy[i] += wy;
+                dxx[i] += wx * x;
+                dyy[i] += wy * y;
+                dxy[i] += wx * y;
+            }
+        }
+        for (down, both) in self.down.iter().zip(&mut self.both) {
+            both.fill(0.0);
+            for (k, weight) in self.kernel.iter().enumerate() {
+                both.iter_mut().zip(&down[k..]).for_each(|(sum, value)| *sum += weight * value);
+            }
+        }
+        let [mx, my, xx, yy, xy] = &self.both;
+        (0..mx.len())
+            .map(|i| {
+                let (vx, vy, cov) = (xx[i] - mx[i] * mx[i], yy[i] - my[i] * my[i], xy[i] - mx[i] * my[i]);
+                ((2.0 * mx[i] * my[i] + C1) * (2.0 * cov + C2))
+                    / ((mx[i] * mx[i] + my[i] * my[i] + C1) * (vx + vy + C2))
+            })
+            .sum()
+    }
+}
+
+fn gaussian() -> [f64; TAPS] {
+    let mut kernel = [0.0; TAPS];
     for (i, k) in kernel.iter_mut().enumerate() {
         let d = i as f64 - RADIUS as f64;
         *k = (-0.5 * d * d / (SIGMA * SIGMA)).exp();
     }
     let sum: f64 = kernel.iter().sum();
     kernel.map(|k| k / sum)
-}
-
-/// Index of a mirrored border that repeats the edge pixel (`reflect` of scipy.ndimage).
-fn reflect(i: isize, n: usize) -> usize {
-    let n = n as isize;
-    let i = if i < 0 { -i - 1 } else { i };
-    (if i >= n { 2 * n - 1 - i } else { i }) as usize
-}
-
-fn blur(values: &[f64], width: usize, height: usize, kernel: &[f64]) -> Vec<f64> {
-    let tap = |i: usize, k: usize, n: usize| reflect(i as isize + k as isize - RADIUS as isize, n);
-    let mut down = vec![0.0; values.len()];
-    for row in 0..height {
-        for col in 0..width {
-            down[row * width + col] =
-                kernel.iter().enumerate().map(|(k, w)| w * values[tap(row, k, height) * width + col]).sum();
-        }
-    }
-    let mut out = vec![0.0; values.len()];
-    for row in 0..height {
-        for col in 0..width {
-            out[row * width + col] =
-                kernel.iter().enumerate().map(|(k, w)| w * down[row * width + tap(col, k, width)]).sum();
-        }
-    }
-    out
 }

@@ -1,7 +1,7 @@
 //! Contact sheets: rows of clips, columns of moments.
 
-use crate::compare::measure_faces;
 use crate::error::{EvalError, EvalResult};
+use crate::faces::measure_faces;
 use std::path::Path;
 use syncdiff_face::{FaceModels, warp};
 use syncdiff_media::{Frame, FrameReader, ReadOptions, Tools, probe};
@@ -27,7 +27,7 @@ pub fn contact_sheet(
     let Some(first) = rows.first() else {
         return Err(EvalError::Unequal { what: "contact sheet", detail: "no rows".into() });
     };
-    let faces = measure_faces(tools, models, first.clip)?;
+    let faces = measure_faces(tools, models, first.clip, || Ok(()))?;
     // The crop of 160 pixels scaled to the cell.
     let scale = cell as f64 / 160.0;
     let count = faces.crop_from_frame.len();

@@ -36,7 +36,7 @@ pub(crate) enum Command {
     Prepare(PrepareArgs),
     #[command(subcommand)]
     Train(TrainCommand),
-    Eval(EvalArgs),
+    Eval(Box<EvalArgs>),
     Bench(BenchArgs),
 }
 

@@ -133,7 +133,9 @@ impl Error {
             Error::Eval(error) => match error {
                 EvalError::Media(error) => error.fault().exit_code(),
                 EvalError::Face(error) => error.fault().exit_code(),
+                EvalError::Model(error) => model_exit_code(error),
                 EvalError::Unequal { .. } => 3,
+                EvalError::Stopped => 8,
             },
             Error::Data(error) => error.fault().exit_code(),
             Error::Train(error) => match error {

@@ -1,0 +1,245 @@
+//! Clips that this program generates itself before they are scored: with their own speech, and with another's.
+
+use std::path::{Path, PathBuf};
+
+use syncdiff::device::resolve;
+use syncdiff::progress::{Cancel, Watch};
+use syncdiff::render::{BATCH, FEATHER};
+use syncdiff::settings::Silence;
+use syncdiff::{Error, GenerateSettings, Outcome, generate};
+use syncdiff_data::{ClipSource, read_manifest};
+use syncdiff_eval::{
+    CROP, EQUAL_DB, FaceSeries, Group, Row, SheetRow, contact_sheet, correlation, measure_faces, mouth, paired, psnr,
+    read_frames, ssim,
+};
+use syncdiff_face::{Affine, KeepMask, PasteMask, paste_back, warp};
+use syncdiff_media::{Frame, LengthPolicy, Tools, write_png};
+use syncdiff_model::LipSync;
+use syncdiff_model::generate::{rgb_to_tensor, tensor_to_rgb};
+
+use super::args::EvalArgs;
+use super::jobs::Job;
+use super::worker::{Worker, stopped};
+use crate::folders;
+
+/// Whose figures with the other speech are shown: the first of these that the judge has.
+const SYNC: [&str; 2] = ["sync.wild", "sync.own"];
+/// What the other clip is called among the files of a row.
+const OTHER: &str = "other_speech";
+
+/// The clips of a split, as jobs whose generated clips lie in the output folder, and for each the clip whose speech
+/// must not help: half the list away, another speaker wherever the split has more than one.
+///
+/// # Errors
+/// A manifest that cannot be read or has no clip of the split.
+pub(super) fn jobs(args: &EvalArgs, manifest: &Path) -> Outcome<(Vec<Job>, Vec<ClipSource>)> {
+    let clips = choose(manifest, &args.split, args.per_speaker)?;
+    let jobs: Vec<Job> = clips
+        .iter()
+        .map(|clip| {
+            let mut job = Job {
+                clip: clip.key(),
+                speaker: clip.speaker.clone(),
+                corpus: clip.corpus.clone(),
+                reference: clip.path.clone(),
+                transcript: Some(clip.transcript.clone()).filter(|said| !said.is_empty()),
+                ..Job::default()
+            };
+            job.generated = args.out.join(format!("{}.mp4", job.file_name()));
+            job
+        })
+        .collect();
+    let count = clips.len();
+    let others = (0..count).map(|at| clips[(at + count.div_ceil(2)) % count].clone()).collect();
+    Ok((jobs, others))
+}
+
+fn choose(manifest: &Path, split: &str, per_speaker: usize) -> Outcome<Vec<ClipSource>> {
+    let mut all = read_manifest(manifest)?;
+    all.retain(|clip| clip.split == split);
+    all.sort_by(|a, b| (&a.speaker, &a.path).cmp(&(&b.speaker, &b.path)));
+    let mut chosen = Vec::new();
+    for speaker in all.chunk_by(|a, b| a.speaker == b.speaker) {
+        let count = if per_speaker == 0 { speaker.len() } else { per_speaker.min(speaker.len()) };
+        chosen.extend((0..count).map(|i| speaker[i * speaker.len() / count].clone()));
+    }
+    if chosen.is_empty() {
+        let what = format!("{manifest:?} has no clip of the split {split:?}");
+        return Err(Error::usage(what, "name another --split"));
+    }
+    Ok(chosen)
+}
+
+/// The weights folder that is scored.
+///
+/// # Errors
+/// No weights of the preset.
+pub(super) fn weights(args: &EvalArgs) -> Outcome<PathBuf> {
+    match &args.weights {
+        Some(folder) => Ok(folder.clone()),
+        None => folders::require_preset(&args.preset),
+    }
+}
+
+/// What a generated clip depends on besides its inputs.
+pub(super) fn identity(args: &EvalArgs, weights: &Path) -> String {
+    let manifest = std::fs::read_to_string(weights.join("weights.toml")).unwrap_or_default();
+    let EvalArgs { steps, guidance, composite, feedback, .. } = args;
+    format!("{manifest} {steps:?} {guidance:?} {composite:?} {feedback:?}")
+}
+
+/// Generates clips and measures what only their maker can: leak and ceiling.
+pub(super) struct Generator<'a> {
+    args: &'a EvalArgs,
+    weights: &'a Path,
+    tools: &'a Tools,
+    cancel: &'a Cancel,
+    model: LipSync,
+    jobs: &'a [Job],
+    others: &'a [ClipSource],
+}
+
+impl<'a> Generator<'a> {
+    /// Loads the model.
+    pub(super) fn new(
+        args: &'a EvalArgs,
+        weights: &'a Path,
+        tools: &'a Tools,
+        cancel: &'a Cancel,
+        jobs: &'a [Job],
+        others: &'a [ClipSource],
+    ) -> Outcome<Self> {
+        let model = LipSync::load(weights, &resolve(args.device)?.0)?;
+        Ok(Self { args, weights, tools, cancel, model, jobs, others })
+    }
+
+    fn at(&self, job: &Job) -> Option<usize> {
+        self.jobs.iter().position(|other| other.clip == job.clip)
+    }
+
+    /// The clip whose speech drives the second one.
+    fn other(&self, job: &Job) -> Outcome<&ClipSource> {
+        let found = self.at(job).and_then(|at| self.others.get(at));
+        found.ok_or_else(|| Error::Internal { stage: "eval", detail: format!("{} is no clip of the split", job.clip) })
+    }
+
+    /// Generates a clip with its own speech and with another's.
+    pub(super) fn make(&self, job: &Job) -> Outcome<()> {
+        let make = |speech: &Path, to: &Path| {
+            let settings = self.settings(&job.reference, speech, to);
+            generate(self.tools, &settings, &mut Watch::new(self.cancel.clone(), |_| {}))
+        };
+        make(&job.reference, &job.generated)?;
+        make(&self.other(job)?.path, &with_other_speech(&job.generated))?;
+        Ok(())
+    }
+
+    /// Adds leak and ceiling to the row, and writes the contact sheet of the first clip of a speaker.
+    pub(super) fn measure(&self, worker: &Worker<'_>, job: &Job, truth: &FaceSeries, row: &mut Row) -> Outcome<()> {
+        let (other, wrong) = (self.other(job)?, with_other_speech(&job.generated));
+        row.files.insert(OTHER.into(), wrong.display().to_string());
+        row.remarks.push(format!("other speech: that of {}", other.key()));
+        let scored = worker.score(&Job { speech: None, ..job.clone() }, &wrong, truth)?;
+        let sync = |figure: &str| SYNC.iter().find_map(|key| scored.figures.get(&format!("{key}.{figure}"))).copied();
+        for (leak, figure) in [("leak.lse_c", "lse_c"), ("leak.lse_d", "lse_d"), ("leak.offset", "offset")] {
+            row.put(leak, sync(figure));
+        }
+        for (leak, key) in
+            [("leak.opening_correlation", "lips.opening_correlation"), ("leak.opening_best", "lips.opening_best")]
+        {
+            row.put(leak, scored.figures.get(key).copied());
+        }
+        let Ok(models) = &worker.instruments.faces else { return Ok(()) };
+        if worker.wanted.groups.contains(&Group::Lips) {
+            let faces = stopped(measure_faces(self.tools, models, &other.path, || worker.check()))?;
+            let (a, b) = paired(&truth.opening(), &faces.opening());
+            row.put("leak.perfect", correlation(&a, &b));
+        }
+        if worker.wanted.groups.contains(&Group::Psnr) || worker.wanted.groups.contains(&Group::Ssim) {
+            let (psnr, ssim) = self.ceiling(truth, &job.reference)?;
+            row.put("ceiling.psnr", psnr);
+            row.put("ceiling.ssim", ssim);
+        }
+        if self.shows_sheet(job) {
+            let rows =
+                [SheetRow { clip: &job.reference }, SheetRow { clip: &job.generated }, SheetRow { clip: &wrong }];
+            let sheet = contact_sheet(self.tools, models, &rows, 10, 160)?;
+            let name = format!("sheet-{}.png", Job { clip: job.speaker.clone(), ..Job::default() }.file_name());
+            write_png(&self.args.out.join(name), &sheet)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the clip is the first one of one of the first `sheets` speakers.
+    fn shows_sheet(&self, job: &Job) -> bool {
+        let begins = |i: usize| i == 0 || self.jobs[i].speaker != self.jobs[i - 1].speaker;
+        self.at(job).is_some_and(|at| begins(at) && (0..at).filter(|i| begins(*i)).count() < self.args.sheets)
+    }
+
+    /// PSNR and SSIM of the aligned mouth when each original crop is encoded, decoded and pasted back: what the denoiser
+    /// can reach at best.
+    fn ceiling(&self, truth: &FaceSeries, clip: &Path) -> Outcome<(Option<f64>, Option<f64>)> {
+        let size = self.model.config().crop_size;
+        let mask = PasteMask::from_keep(&KeepMask::aligned_fixed(size), FEATHER);
+        let scale = size as f64 / CROP as f64;
+        let (mut psnr_sum, mut ssim_sum, mut count) = (0.0, 0.0, 0.0);
+        let mut failure: Option<Error> = None;
+        read_frames(self.tools, clip, |index, frame| {
+            let Some(to_measure) = truth.crop_at(index) else { return Ok(()) };
+            let to_model = Affine { m: to_measure.m.map(|row| row.map(|v| v * scale)) };
+            let crop = warp(frame, &to_model, size);
+            let picture = rgb_to_tensor(&crop.data, size, self.model.device());
+            let decoded = tensor_to_rgb(self.model.autoencoder.decode(self.model.autoencoder.encode(picture)));
+            let mut pasted = frame.clone();
+            let decoded = Frame { width: size, height: size, data: decoded };
+            if let Err(error) = paste_back(&mut pasted, &decoded, &to_model, &mask, None, 1.0) {
+                failure.get_or_insert(error.into());
+                return Ok(());
+            }
+            let (truth, ours) = (mouth(frame, to_measure), mouth(&pasted, to_measure));
+            psnr_sum += psnr(&truth, &ours)?.min(EQUAL_DB);
+            ssim_sum += ssim(&truth, &ours)?;
+            count += 1.0;
+            Ok(())
+        })?;
+        match failure {
+            Some(error) => Err(error),
+            // Without a face there is no number.
+            None => Ok((Some(psnr_sum / count), Some(ssim_sum / count))),
+        }
+    }
+
+    fn settings(&self, video: &Path, speech: &Path, out: &Path) -> GenerateSettings {
+        GenerateSettings {
+            video: video.to_path_buf(),
+            audio: speech.to_path_buf(),
+            mix: None,
+            out: out.to_path_buf(),
+            weights: self.weights.to_path_buf(),
+            face_models: folders::face_models(),
+            device: self.args.device,
+            sampler: None,
+            steps: self.args.steps,
+            guidance: self.args.guidance,
+            feedback: self.args.feedback.map(Into::into),
+            batch: BATCH,
+            seed: 0,
+            length: LengthPolicy::Video,
+            face: "largest".into(),
+            fps: "25".into(),
+            // Near lossless, so that the figures are the model's and not the encoder's.
+            crf: 8,
+            composite: self.args.composite.into(),
+            silence: Silence::Model,
+            cache: None,
+            preview: None,
+            report: None,
+            frames: None,
+        }
+    }
+}
+
+/// The clip driven by another speech lies beside the one driven by its own.
+pub(super) fn with_other_speech(generated: &Path) -> PathBuf {
+    generated.with_extension("other-speech.mp4")
+}
