@@ -147,3 +147,26 @@ fn layouts_are_recognised_and_every_clip_is_accounted_for() {
         assert_eq!(syncdiff(wrong).status.code(), Some(2), "{wrong:?}");
     }
 }
+
+#[test]
+fn drawn_clips_train_every_stage() {
+    let folder = TempDir::new().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let data = path("data");
+    let draw = ["prepare", "--synthetic", "4", "--seconds", "1", "--voice", "tones", "--out", &data];
+    assert!(syncdiff(&draw).status.success());
+    let run = |stage: &str, more: &[&str]| {
+        let config = common::root().join(format!("configs/lite/{stage}.toml"));
+        let fixed = ["train", stage, "--config", text(&config), "--data", &data, "--steps", "2", "--device", "cpu"];
+        let done = syncdiff(&[&fixed[..], &["--out", &path(stage)], more].concat());
+        assert!(done.status.success(), "{stage}: {}", String::from_utf8_lossy(&done.stderr));
+        let told = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(told.contains("step 2/2") && told.contains("wrote"), "{stage}: {told}");
+    };
+    run("autoencoder", &[]);
+    run("speech", &[]);
+    let (autoencoder, speech) = (path("autoencoder/autoencoder.safetensors"), path("speech/speech.safetensors"));
+    let (offsets, latents) = (path("speech/offsets.tsv"), path("latents"));
+    let files = ["--autoencoder", &autoencoder, "--speech", &speech, "--offsets", &offsets, "--latents", &latents];
+    run("diffusion", &files);
+}

@@ -8,8 +8,8 @@ use clap::{ArgGroup, Args, ValueEnum};
 use syncdiff::progress::Cancel;
 use syncdiff::{Error, Outcome};
 use syncdiff_data::{
-    DataError, Dataset, Layout, PrepareOptions, PrepareReport, Progress, QualityLimits, SyntheticOptions, Voice,
-    prepare, read_inputs, repack, synthesize, synthesize_media,
+    DataError, Dataset, Layout, PrepareOptions, PrepareReport, Progress, ProgressFn, QualityLimits, SyntheticOptions,
+    Voice, prepare, read_inputs, repack, synthesize, synthesize_media,
 };
 use syncdiff_face::FaceModels;
 use syncdiff_media::Tools;
@@ -195,11 +195,7 @@ fn shard_bytes(args: &PrepareArgs) -> u64 {
     args.shard_size.saturating_mul(1_000_000)
 }
 
-fn from_input(
-    args: &PrepareArgs,
-    input: &Path,
-    show: &mut (dyn FnMut(&Progress<'_>) -> ControlFlow<()> + Send),
-) -> Outcome<PrepareReport> {
+fn from_input(args: &PrepareArgs, input: &Path, show: &mut ProgressFn<'_>) -> Outcome<PrepareReport> {
     let inputs = read_inputs(input, args.layout.layout())?;
     let mut clips = inputs.clips;
     if !args.splits.is_empty() {
