@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use syncdiff::{Error, Outcome};
-use syncdiff_data::{ClipSource, scan_folder};
+use syncdiff_data::{ClipSource, Layout, read_inputs, read_transcript};
 
 /// One clip to score.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,8 @@ impl Job {
 /// # Errors
 /// A folder that cannot be read or holds no clip.
 pub(super) fn of_folders(generated: &Path, reference: &Path) -> Outcome<Vec<Job>> {
-    let (ours, truths) = (scan_folder(generated)?, scan_folder(reference)?);
+    let videos = |folder: &Path| -> Outcome<Vec<ClipSource>> { Ok(read_inputs(folder, Some(Layout::Folder))?.clips) };
+    let (ours, truths) = (videos(generated)?, videos(reference)?);
     let stem = |clip: &ClipSource, folder: &Path| {
         let path = clip.path.strip_prefix(folder).unwrap_or(&clip.path).with_extension("");
         path.to_string_lossy().replace('\\', "/")
@@ -87,19 +88,9 @@ impl Job {
     }
 }
 
-/// The transcript in the text file beside a clip. That of LRS2 and LRS3 stands in its first line behind `Text:`, in
-/// capitals.
+/// The transcript in the text file beside a clip, in small letters as readers write.
 fn beside(clip: &Path) -> Option<String> {
-    const MOST_BYTES: u64 = 1 << 20;
-    let path = clip.with_extension("txt");
-    let small = path.metadata().is_ok_and(|about| about.is_file() && about.len() <= MOST_BYTES);
-    let text = small.then(|| std::fs::read_to_string(&path).ok())??;
-    let first = text.lines().next().unwrap_or_default();
-    let said = match first.strip_prefix("Text:") {
-        Some(said) => said.trim().to_lowercase(),
-        None => text.split_whitespace().collect::<Vec<_>>().join(" "),
-    };
-    (!said.is_empty()).then_some(said)
+    Some(read_transcript(clip).to_lowercase()).filter(|said| !said.is_empty())
 }
 
 /// Reads a table of pairs.
