@@ -162,7 +162,8 @@ pub fn train<M: Module + 'static>(
     while position.step < options.steps {
         let step = position.step;
         model = task.before_step(model, step)?;
-        let Differentiated { loss: value, parts, mut gradients } = differentiate(task, &model, step, options.accumulate)?;
+        let Differentiated { loss: value, parts, mut gradients } =
+            differentiate(task, &model, step, options.accumulate)?;
         let norm = clip_global_norm(&model, &mut gradients, options.clip_norm);
         for (what, value) in [("loss", value), ("gradient norm", norm as f32)] {
             if !value.is_finite() {
@@ -288,13 +289,7 @@ impl Window {
         self.count += 1;
     }
 
-    fn take(
-        &mut self,
-        step: u64,
-        options: &TrainOptions,
-        seconds: f64,
-        valid: Vec<(&'static str, f32)>,
-    ) -> Stats {
+    fn take(&mut self, step: u64, options: &TrainOptions, seconds: f64, valid: Vec<(&'static str, f32)>) -> Stats {
         let count = self.count.max(1) as f64;
         let stats = Stats {
             step,

@@ -24,9 +24,7 @@ use syncdiff_model::baselines::wav2lip::FACE_SIZE;
 use syncdiff_model::baselines::wav2lip_lite::{FaceCritic, FrameSounds, Wav2LipLite};
 use syncdiff_model::nn::{Part, resample};
 use syncdiff_model::scorers::OwnSyncNet;
-use syncdiff_model::scorers::own_syncnet::{
-    MOUTH_SIZE, WINDOW_FRAMES, mouths, padded, sound_bands, sound_windows,
-};
+use syncdiff_model::scorers::own_syncnet::{MOUTH_SIZE, WINDOW_FRAMES, mouths, padded, sound_bands, sound_windows};
 use syncdiff_model::weights::TensorMap;
 
 /// Clips that are tried before the data counts as too short.

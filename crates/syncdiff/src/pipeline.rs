@@ -5,9 +5,9 @@ use std::time::Instant;
 use syncdiff_face::{FaceChoice, FaceModels, SmoothOptions};
 use syncdiff_media::{Plan, Rational, SourceWalk, Speech, Tools};
 
-use crate::cache::{Cache, Kept};
 use crate::cache::speech::encode_speech;
 use crate::cache::tracks::track;
+use crate::cache::{Cache, Kept};
 use crate::cast::Cast;
 use crate::clock::{Clock, Phase};
 use crate::device::DeviceChoice;

@@ -27,17 +27,24 @@ impl Stage {
             let stage = Stage { folder: TempDir::new().expect("a folder") };
             talking::prepare(&stage.path("data"));
             for name in ["autoencoder", "speech", "diffusion", "syncnet", "wav2lip"] {
-                let shipped = std::fs::read_to_string(root().join(format!("configs/lite/{name}.toml"))).expect("shipped");
+                let shipped =
+                    std::fs::read_to_string(root().join(format!("configs/lite/{name}.toml"))).expect("shipped");
                 let mut config: toml::Table = shipped.parse().expect("TOML");
                 let options = config["options"].as_table_mut().expect("options");
-                for (key, value) in
-                    [("steps", STEPS), ("batch_size", 2), ("checkpoint_every", 2), ("log_every", 1), ("warmup_steps", 2)]
-                {
+                for (key, value) in [
+                    ("steps", STEPS),
+                    ("batch_size", 2),
+                    ("checkpoint_every", 2),
+                    ("log_every", 1),
+                    ("warmup_steps", 2),
+                ] {
                     options.insert(key.into(), toml::Value::Integer(value as i64));
                 }
                 // Every part of a loss in these few steps.
                 let part = config[name].as_table_mut().expect("its part");
-                for (key, value) in [("quantize_from", 3), ("offset_from", 2), ("sync_from", 1), ("windows_per_clip", 4)] {
+                for (key, value) in
+                    [("quantize_from", 3), ("offset_from", 2), ("sync_from", 1), ("windows_per_clip", 4)]
+                {
                     if part.contains_key(key) {
                         part.insert(key.into(), toml::Value::Integer(value));
                     }
@@ -76,11 +83,13 @@ impl Stage {
     /// The result of a whole run, which is done once.
     fn trained(&self, name: &str) -> PathBuf {
         let result = self.result(name, name);
+        // Before the turn is taken: what it needs is trained first, in turns of its own.
+        let mut command = self.train(name, name);
         // One after the other: tests that need the same network wait for it.
         static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
         let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !result.exists() {
-            assert_done(&self.train(name, name).output().expect("it starts"));
+            assert_done(&command.output().expect("it starts"));
         }
         result
     }

@@ -25,7 +25,7 @@ use crate::baselines::wav2lip::FACE_SIZE;
 use crate::cost::{Cost, Meter};
 use crate::error::{ModelError, ModelResult};
 use crate::nn::conv_norm::{Conv, ConvShape};
-use crate::nn::{Conv3, Conv1x1, GroupNorm};
+use crate::nn::{Conv1x1, Conv3, GroupNorm};
 use crate::weights::folder::save_safetensors_about;
 use crate::weights::{Remap, Storage, load_into_from, module_tensors, open_safetensors};
 
@@ -343,7 +343,8 @@ mod tests {
     #[test]
     fn chunks_begin_a_frame_early_and_stay_within_the_sound() {
         let device = Device::flex();
-        let sounds = FrameSounds::new(&(0..16000).map(|i| ((i as f32 * 0.1).sin() * i as f32) as i16).collect::<Vec<_>>());
+        let sounds =
+            FrameSounds::new(&(0..16000).map(|i| ((i as f32 * 0.1).sin() * i as f32) as i16).collect::<Vec<_>>());
         let values = |frame: usize| sounds.chunks([frame], &device).into_data().try_into_vec::<f32>().unwrap();
         // Frame 6 begins at column 16 of 80 a second.
         assert_eq!(values(6), sounds.mel.chunk(16).unwrap());

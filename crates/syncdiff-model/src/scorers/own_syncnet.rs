@@ -194,7 +194,8 @@ impl OwnSyncNet {
             Some(Value::Text(text)) => text,
             _ => return Err(ModelError::weights(path, "it does not say what it is", "Train it with this program")),
         };
-        let foreign = |error: toml::de::Error| ModelError::weights(path, error.to_string(), "Train it with this program");
+        let foreign =
+            |error: toml::de::Error| ModelError::weights(path, error.to_string(), "Train it with this program");
         toml::from_str(&text).map_err(foreign)
     }
 

@@ -116,12 +116,7 @@ pub(crate) fn held_out_figures(
         whole.push(hit(embedded.best(MOST), embedded.expected));
         loss.extend(embedded.loss(scale));
     }
-    Ok(vec![
-        ("loss", mean(&loss)),
-        ("accuracy", mean(&plain)),
-        ("aligned", mean(&aligned)),
-        ("of_clips", mean(&whole)),
-    ])
+    Ok(vec![("loss", mean(&loss)), ("accuracy", mean(&plain)), ("aligned", mean(&aligned)), ("of_clips", mean(&whole))])
 }
 
 #[cfg(test)]

@@ -63,7 +63,8 @@ pub(crate) fn prepare(folder: &Path) {
         let file = format!("{clip}.safetensors");
         let arrays = arrays(number, 40, 128);
         let licence = "CC0-1.0".to_owned();
-        let meta = ClipMeta { clip: clip.clone(), split: split.into(), licence: licence.clone(), ..ClipMeta::default() };
+        let meta =
+            ClipMeta { clip: clip.clone(), split: split.into(), licence: licence.clone(), ..ClipMeta::default() };
         let content = arrays.write(&folder.join(&file), &meta).expect("a folder that can be written");
         clips.push(ClipEntry {
             num_bytes: std::fs::metadata(folder.join(&file)).expect("just written").len(),
