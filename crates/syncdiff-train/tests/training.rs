@@ -20,10 +20,10 @@ use syncdiff_model::scorers::OwnSyncNet;
 use syncdiff_model::unet::UNetConfig;
 use syncdiff_model::weights::{Remap, module_tensors};
 use syncdiff_train::{
-    AutoencoderTask, AutoencoderTraining, DenoiserStage, DiffusionTask, DiffusionTraining, FrameSource, LIP_VALUES,
-    LatentClip, LipReader, Shard, Sizes, SpeechAugmentation, SpeechClip, SpeechTask, SpeechTraining, Stats, StepLoss,
-    SyncNetTask, SyncNetTrainee, SyncNetTraining, TalkingClip, Task, TrainError, TrainOptions, TrainResult,
-    Wav2LipTask, Wav2LipTrainee, Wav2LipTraining, train,
+    AutoencoderTask, AutoencoderTraining, DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets,
+    EstimateTraining, FrameSource, LIP_VALUES, LatentClip, LipReader, Shard, Sizes, SpeechAugmentation, SpeechClip,
+    SpeechTask, SpeechTraining, Stats, StepLoss, SyncNetTask, SyncNetTrainee, SyncNetTraining, TalkingClip, Task,
+    TrainError, TrainOptions, TrainResult, Wav2LipTask, Wav2LipTrainee, Wav2LipTraining, train,
 };
 
 /// The tensor library has one random generator for the whole process: tests that draw from it take turns.
@@ -306,6 +306,45 @@ fn wav2lip_resume_is_exact() {
         let (task, model) = wav2lip_task(&device, 0.07);
         (Box::new(task), model)
     });
+}
+
+/// With the sync loss on the pictures of its estimates.
+fn estimating_task(device: &Device) -> (DiffusionTask<'static>, DenoiserStage) {
+    let mut clips = latent_clips();
+    clips[0].sounds = (0..8 * 128).map(|i| ((i * 29 % 17) as f32 - 8.0) / 55.0).collect();
+    let (mut task, stage) = diffusion_task(device, Box::leak(clips.into_boxed_slice()));
+    let device = device.clone().autodiff();
+    let settings = EstimateTraining { sync_weight: 0.5, lpips_weight: 0.0, timesteps_below: 300, windows: 2, from: 1 };
+    let (decoder, syncnet) = (Autoencoder::new(&tiny::autoencoder(), &device), OwnSyncNet::new(&device));
+    assert!(EstimateNets::new(&settings, decoder.clone(), None, None).is_err(), "a weight without its network");
+    task.estimate = Some(EstimateNets::new(&settings, decoder, Some(syncnet), None).unwrap());
+    task.settings.estimate = Some(settings);
+    (task, stage)
+}
+
+#[test]
+fn diffusion_with_a_sync_loss_resume_is_exact() {
+    let _turn = turn();
+    let device = Device::flex();
+    assert_exact_resume(|| {
+        let (task, model) = estimating_task(&device);
+        (Box::new(task), model)
+    });
+}
+
+#[test]
+fn the_sync_loss_on_estimates_begins_when_it_is_told_to() {
+    let _turn = turn();
+    let device = Device::flex();
+    let (task, stage) = estimating_task(&device);
+    let named = |step: u64| {
+        let loss = task.loss(&stage, step, Shard { index: 0, count: 2 }).unwrap();
+        (loss.loss.into_scalar::<f32>(), loss.parts)
+    };
+    let sync = |parts: &[(&str, f32)]| parts.iter().find(|(name, _)| *name == "estimate_sync").map(|(_, value)| *value);
+    assert_eq!(sync(&named(0).1), None);
+    let (loss, parts) = named(1);
+    assert!((0.0..=2.0).contains(&sync(&parts).unwrap()) && loss.is_finite(), "{parts:?}");
 }
 
 /// A damaged newest checkpoint is passed over for the one before it, and half of one that was being written is no

@@ -83,11 +83,13 @@ impl Stage {
     /// The result of a whole run, which is done once.
     fn trained(&self, name: &str) -> PathBuf {
         let result = self.result(name, name);
+        // Before the turn is taken: what it needs is trained first, in turns of its own.
+        let mut command = self.train(name, name);
         // One after the other: tests that need the same network wait for it.
         static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
         let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !result.exists() {
-            assert_done(&self.train(name, name).output().expect("it starts"));
+            assert_done(&command.output().expect("it starts"));
         }
         result
     }

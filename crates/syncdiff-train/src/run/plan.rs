@@ -49,8 +49,8 @@ pub struct RunPlan {
     pub macs_per_step: u64,
     /// Steps.
     pub steps: u64,
-    /// Seconds that the steps take at least: as if all of it were convolutions, which this machine was timed with.
-    pub least_seconds: f64,
+    /// Seconds of all steps, were all of it convolutions, by which the device was timed just now.
+    pub seconds: f64,
 }
 
 /// Plans a run: reads the index of the data and times the device for half a second; writes nothing.
@@ -78,7 +78,7 @@ pub fn plan(
         state_bytes: 4 * COPIES * sample.parameters,
         macs_per_step,
         steps,
-        least_seconds: (macs_per_step * steps) as f64 / macs_per_second(device, clock),
+        seconds: (macs_per_step * steps) as f64 / macs_per_second(device, clock),
     })
 }
 

@@ -178,17 +178,17 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
 
 /// What `--dry-run` says.
 fn planned(plan: &RunPlan) -> String {
-    let RunPlan { clips, frames, parameters, state_bytes, macs_per_step, steps, least_seconds } = *plan;
+    let RunPlan { clips, frames, parameters, state_bytes, macs_per_step, steps, seconds } = *plan;
     format!(
         "data: {clips} clips, {frames} frames with a face\n\
          parameters: {}\n\
          memory: {:.0} MB for weights, gradient, two moments and moving average; activations come on top\n\
          cost: {} multiply-accumulates a step, {steps} steps\n\
-         time: at least {:.2} hours, at the speed of this device's convolutions",
+         time: about {:.2} hours, if all went as fast as convolutions do on this device now",
         short(parameters),
         state_bytes as f64 / 1e6,
         short(macs_per_step),
-        least_seconds / 3600.0
+        seconds / 3600.0
     )
 }
 
