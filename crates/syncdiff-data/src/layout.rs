@@ -28,14 +28,14 @@ pub enum Layout {
 
 impl Layout {
     /// What a path looks like: a file is a table; a folder with `main/` is LRS2; one with `trainval/`, or with `test/`
-    /// and `pretrain/`, is LRS3; any other is a folder of videos.
+    /// but no `train/`, `val/` or `valid/`, is LRS3; any other is a folder of videos.
     pub fn of(path: &Path) -> Layout {
         let has = |name: &str| path.join(name).is_dir();
         if !path.is_dir() {
             Layout::Manifest
         } else if has("main") {
             Layout::Lrs2
-        } else if has("trainval") || (has("test") && has("pretrain")) {
+        } else if has("trainval") || (has("test") && !["train", "val", "valid"].into_iter().any(has)) {
             Layout::Lrs3
         } else {
             Layout::Folder
@@ -68,7 +68,8 @@ pub struct Inputs {
 /// Lists the clips of a path, of the given layout or of the one that [`Layout::of`] sees.
 ///
 /// Splits: of LRS2's `main/` as the lists say (`unlisted` for clips in none); of LRS3's `trainval/` and of a folder
-/// by [`split_of_speaker`]; `pretrain/` is a split of its own. A folder with fewer than three speakers is all `train`.
+/// by [`split_of_speaker`]; `pretrain/` is a split of its own. A folder with fewer than three speakers is all `train`;
+/// one whose videos all lie in `train/`, `valid/` (or `val/`) and `test/` keeps these.
 /// A clip that stands in a list but not on the disk is listed too, so that the report tells of it.
 ///
 /// # Errors
@@ -207,6 +208,8 @@ fn lrs3(root: &Path) -> Result<Inputs, DataError> {
     Ok(Inputs { layout: Layout::Lrs3, clips, notes })
 }
 
+const REMEDY: &str = "give a folder with mp4, mov, mkv, webm, avi, mpg, m4v or flv files";
+
 fn folder(root: &Path) -> Result<Inputs, DataError> {
     let corpus = root
         .canonicalize()
@@ -218,6 +221,9 @@ fn folder(root: &Path) -> Result<Inputs, DataError> {
     files.sort();
     let videos = files.iter().map(|path| path.strip_prefix(root).unwrap_or(path));
     let mut clips: Vec<ClipSource> = videos.map(|video| clip(root, video, &corpus, "train")).collect();
+    if let Some(note) = own_splits(root, &mut clips) {
+        return Ok(Inputs { layout: Layout::Folder, clips: finish(clips, root, REMEDY)?, notes: vec![note] });
+    }
     let speakers: BTreeSet<String> = clips.iter().map(|clip| clip.speaker.clone()).collect();
     let note = if speakers.len() < 3 {
         format!("{} speaker(s), by folder: too few for splits, all clips are `train`", speakers.len())
@@ -225,8 +231,26 @@ fn folder(root: &Path) -> Result<Inputs, DataError> {
         clips.iter_mut().for_each(|clip| clip.split = split_of_speaker(&clip.speaker).into());
         format!("{} speakers, by folder; 80 % train, 10 % valid, 10 % test by the hash of their names", speakers.len())
     };
-    let remedy = "give a folder with mp4, mov, mkv, webm, avi, mpg, m4v or flv files";
-    Ok(Inputs { layout: Layout::Folder, clips: finish(clips, root, remedy)?, notes: vec![note] })
+    Ok(Inputs { layout: Layout::Folder, clips: finish(clips, root, REMEDY)?, notes: vec![note] })
+}
+
+/// Where all videos lie in folders named by splits, these are the splits, and the speakers are what lies in them.
+fn own_splits(root: &Path, clips: &mut [ClipSource]) -> Option<String> {
+    let parted = |clip: &ClipSource| {
+        let inside = clip.path.strip_prefix(root).ok()?;
+        let split = match inside.iter().next()?.to_str()? {
+            "val" | "valid" => "valid",
+            split @ ("train" | "test") => split,
+            _ => return None,
+        };
+        let rest: PathBuf = inside.iter().skip(1).collect();
+        (!rest.as_os_str().is_empty()).then(|| (split.to_owned(), folder_name(&rest)))
+    };
+    let found: Vec<(String, String)> = clips.iter().map(parted).collect::<Option<_>>()?;
+    for (clip, (split, speaker)) in clips.iter_mut().zip(found) {
+        (clip.split, clip.speaker) = (split, speaker);
+    }
+    (!clips.is_empty()).then(|| "the folders train, valid (or val) and test are the splits".to_owned())
 }
 
 #[cfg(test)]
@@ -324,6 +348,11 @@ mod tests {
         for clip in &inputs.clips {
             assert_eq!(clip.split, split_of_speaker(&clip.speaker));
         }
+        let own = files(&[("train/a/1.mp4", ""), ("val/b/1.mp4", ""), ("test/1.mp4", "")]);
+        let inputs = read_inputs(own.path(), None).unwrap();
+        assert_eq!(inputs.layout, Layout::Folder);
+        let found: Vec<_> = inputs.clips.iter().map(|c| (c.split.as_str(), c.speaker.as_str())).collect();
+        assert_eq!(found, [("test", "unknown"), ("train", "a"), ("valid", "b")]);
         let alone = files(&[("one/1.mp4", ""), ("two/1.mp4", "")]);
         let inputs = read_inputs(alone.path(), None).unwrap();
         assert!(inputs.clips.iter().all(|clip| clip.split == "train") && inputs.notes[0].contains("too few"));

@@ -1,12 +1,12 @@
-//! The drawn head: a height field made of formulas, with its colours, lit.
+//! The drawn head over a grid of points: height and lit colour for each pose.
 //!
-//! The head lives in its own units: x to the right of the picture, y down, z towards the camera, the eyes at y = 0,
-//! the chin at y = 1.17, the face 1.74 wide. A port of `tools/demo_clip.py`, which draws the demo clip at high
-//! resolution, with the looks as parameters and without the details that a small picture cannot show.
+//! A port of `tools/demo_clip.py`, which draws the demo clip at high resolution, with the looks as parameters.
 
 use crate::rng::Draws;
-use crate::synthetic::field::{Light, arch, bell, blur, bump, dot, linear, mix, smooth, times, unit};
+use crate::synthetic::field::{Light, blur, dot, mix, smooth, times, unit};
 use crate::synthetic::looks::Looks;
+use crate::synthetic::paint::{eyes, inner_mouth, skin};
+use crate::synthetic::shape::{Moved, Pose, features, moved, outline, skull};
 
 /// Grid points for each pixel of the picture: the camera takes colours between them.
 const FINENESS: f32 = 1.5;
@@ -14,163 +14,8 @@ const FINENESS: f32 = 1.5;
 const X: f32 = 1.2;
 /// Upper and lower edge of the grid.
 const Y: (f32, f32) = (-1.5, 1.6);
-/// y of the closed mouth.
-const REST_LINE: f32 = 0.685;
-/// Half the width of the mouth at rest.
-pub(super) const REST_MOUTH: f32 = 0.33;
 /// Height where there is no head.
 const NO_HEAD: f32 = -9.0;
-
-const SCLERA: [f32; 3] = [0.90, 0.88, 0.86];
-const TEETH: [f32; 3] = [0.90, 0.87, 0.82];
-const MOUTH: [f32; 3] = [0.20, 0.06, 0.06];
-const TONGUE: [f32; 3] = [0.62, 0.28, 0.27];
-
-/// What changes from frame to frame. Angles in radians, lengths in head units.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Pose {
-    pub(super) yaw: f32,
-    pub(super) pitch: f32,
-    pub(super) roll: f32,
-    pub(super) shift: [f32; 2],
-    /// 0 open, 1 shut.
-    pub(super) blink: f32,
-    /// The lower lip's way down.
-    pub(super) drop: f32,
-    /// The upper lip's way up.
-    pub(super) lift: f32,
-    /// Half the width of the mouth.
-    pub(super) mouth: f32,
-}
-
-impl Pose {
-    /// Facing the camera, eyes open, mouth closed.
-    #[cfg(test)]
-    pub(super) const REST: Pose =
-        Pose { yaw: 0.0, pitch: 0.0, roll: 0.0, shift: [0.0; 2], blink: 0.0, drop: 0.0, lift: 0.0, mouth: REST_MOUTH };
-
-    /// Head to camera: yaw, then pitch, then roll.
-    pub(super) fn rotation(&self) -> [[f32; 3]; 3] {
-        let ((sy, cy), (sp, cp), (sr, cr)) = (self.yaw.sin_cos(), self.pitch.sin_cos(), self.roll.sin_cos());
-        let yaw = [[cy, 0.0, sy], [0.0, 1.0, 0.0], [-sy, 0.0, cy]];
-        let pitch = [[1.0, 0.0, 0.0], [0.0, cp, sp], [0.0, -sp, cp]];
-        let roll = [[cr, -sr, 0.0], [sr, cr, 0.0], [0.0, 0.0, 1.0]];
-        product(&roll, &product(&pitch, &yaw))
-    }
-}
-
-fn product(a: &[[f32; 3]; 3], b: &[[f32; 3]; 3]) -> [[f32; 3]; 3] {
-    std::array::from_fn(|i| std::array::from_fn(|j| (0..3).map(|k| a[i][k] * b[k][j]).sum()))
-}
-
-/// Where a point of the moved lower face lies at rest.
-struct Moved {
-    /// Place at rest.
-    rest: [f32; 2],
-    /// How far inside the open mouth, 0 to 1.
-    inside: f32,
-    /// Depth below the edge of the upper lip.
-    deep: f32,
-}
-
-/// The line between the closed lips.
-pub(super) fn mouth_line(x: f32) -> f32 {
-    REST_LINE - 0.02 * (x / 0.33) * (x / 0.33) + 0.012 * bell(x, 0.06)
-}
-
-/// How far the lips are apart at x, from 1 in the middle to 0 at the corners.
-pub(super) fn lip_arch(x: f32) -> f32 {
-    arch(x / 0.315, 0.75)
-}
-
-/// How much the width of the mouth pulls at a point.
-pub(super) fn mouth_pull(x: f32, y: f32) -> f32 {
-    bump(x, y, 0.0, REST_LINE, 0.6, 0.35)
-}
-
-/// How far the jaw moves a point that lies `below` the edge of the lower lip; x in the picture, `open` by
-/// [`lip_arch`]. The lip moves by its own opening, the chin with the jaw: over 0.45 the one becomes the other.
-pub(super) fn jaw_way(drop: f32, x: f32, open: f32, below: f32) -> f32 {
-    let lip = drop * open;
-    let jaw = 0.85 * drop * (-(x / 0.75).powi(4)).exp();
-    lip + (jaw - lip) * smooth(0.0, 0.45, below)
-}
-
-/// How far the upper lip moves a point that lies `above` its edge.
-pub(super) fn lift_way(lift: f32, open: f32, above: f32) -> f32 {
-    lift * open * bell(above, 0.16)
-}
-
-fn moved(x: f32, y: f32, pose: &Pose) -> Moved {
-    let sx = x * (1.0 + (REST_MOUTH / pose.mouth - 1.0) * mouth_pull(x, y));
-    let (line, open) = (mouth_line(sx), lip_arch(sx));
-    let (top, bottom) = (line - pose.lift * open, line + pose.drop * open);
-    let sy = if y > bottom {
-        y - jaw_way(pose.drop, x, open, y - bottom)
-    } else if y < top {
-        y + lift_way(pose.lift, open, top - y)
-    } else {
-        line
-    };
-    let soft = 0.010;
-    let inside = smooth(-soft, soft, (y - top).min(bottom - y))
-        * smooth(0.02, 0.12, open)
-        * smooth(0.004, 0.02, pose.drop + pose.lift);
-    Moved { rest: [sx, sy], inside, deep: y - top }
-}
-
-/// Less than 1 inside the outline of a head of this half width and height of the crown.
-fn outline(x: f32, y: f32, half_width: f32, crown: f32) -> f32 {
-    let y = y / if y < 0.0 { crown } else { 1.17 };
-    (x / half_width).abs().powf(2.3) + y.abs().powf(2.25)
-}
-
-fn skull(x: f32, y: f32, half_width: f32, crown: f32, depth: f32) -> f32 {
-    let outside = outline(x, y, half_width, crown) - 1.0;
-    let y = (y / if y < 0.0 { crown } else { 1.17 }).abs();
-    let width = half_width * (1.0 - y.powf(2.25)).clamp(1e-4, 1.0).powf(1.0 / 2.3);
-    let front = (1.0 - y.powi(4)).clamp(0.0, 1.0) * (1.0 - (x / width).abs().powf(2.3)).clamp(0.0, 1.0);
-    // It goes on down behind the outline, so that the light at the outline is that of a turned-away surface.
-    depth * front.sqrt() - 4.0 * outside.clamp(0.0, 0.3)
-}
-
-/// What stands out from the skull.
-fn features(x: f32, y: f32, blink: f32, nose: f32) -> f32 {
-    let a = x.abs();
-    let mut z = 0.05 * bump(a, y, 0.33, -0.22, 0.30, 0.09) - 0.075 * bump(a, y, 0.34, -0.02, 0.22, 0.14);
-    z += (0.05 + 0.015 * blink) * bump(a, y, 0.37, 0.005, 0.15, 0.10);
-    z += 0.05 * bump(a, y, 0.47, 0.30, 0.24, 0.20) - 0.05 * bump(a, y, 0.62, 0.62, 0.22, 0.25);
-    // The nose: a ridge that rises and widens to the tip, a ball, two wings.
-    let along = ((y + 0.12) / 0.5).clamp(0.0, 1.0);
-    let ridge = nose * (0.03 + 0.19 * along.powf(1.3)) * bell(x, 0.075 + 0.05 * along);
-    z += ridge * smooth(-0.25, -0.02, y) * smooth(0.50, 0.37, y);
-    z += nose * (0.075 * bump(x, y, 0.0, 0.37, 0.12, 0.10) + 0.085 * bump(a, y, 0.145, 0.405, 0.065, 0.07));
-    z -= 0.03 * bump(a, y, 0.072, 0.465, 0.045, 0.025);
-    // Philtrum, lips, chin, and the folds beside and below them.
-    z += 0.05 * bump(x, y, 0.0, 0.68, 0.42, 0.24) - 0.016 * bump(x, y, 0.0, 0.555, 0.028, 0.06);
-    let line = mouth_line(x);
-    z += 0.05 * bump(x, y - line, 0.0, -0.045, 0.25, 0.05) + 0.065 * bump(x, y - line, 0.0, 0.06, 0.21, 0.055);
-    z -= 0.045 * bell(y - line, 0.014) * arch(x / 0.37, 0.5);
-    z -= 0.035 * bump(a, y, 0.35, 0.665, 0.035, 0.04) + 0.03 * bump(x, y, 0.0, 0.87, 0.22, 0.05);
-    z += 0.085 * bump(x, y, 0.0, 1.0, 0.20, 0.11);
-    let fold = 0.19 + 0.5 * (y - 0.4).clamp(0.0, 0.3);
-    z - 0.018 * bell(a - fold - 0.02, 0.03) * smooth(0.38, 0.46, y) * smooth(0.68, 0.55, y)
-}
-
-/// Height of the face at rest: where a landmark lies in depth.
-pub(super) fn rest_height(x: f32, y: f32, nose: f32) -> f32 {
-    let edge = outline(x, y, 0.87, 1.2);
-    (skull(x, y, 0.87, 1.2, 0.85) + features(x, y, 0.0, nose) * smooth(1.0, 0.85, edge)).max(-0.2)
-}
-
-/// Place along an eye (-1 at the nose, 1 outside), height from its middle, and the edges of its lids.
-fn lids(x: f32, y: f32, side: f32, blink: f32) -> (f32, f32, f32, f32) {
-    let t = (x * side - 0.37) / 0.178;
-    let ey = y + 0.012 * t;
-    let lower = 0.052 * arch(t * 0.98 - 0.02, 0.8);
-    let upper = -0.079 * arch(t * 0.98 + 0.06, 0.72);
-    (t, ey, upper * (1.0 - blink) + (lower - 0.004) * blink, lower)
-}
 
 /// Height and lit colour of a head over a grid of (x, y).
 pub(crate) struct HeadMap {
@@ -280,8 +125,8 @@ impl HeadMap {
         }
         let mut height = skull(rest[0], rest[1], 0.87, 1.2, 0.85);
         height += features(rest[0], rest[1], pose.blink, self.looks.nose) * smooth(1.0, 0.85, edge);
-        let (skin, gloss) = self.skin(rest, self.grain[at], pose);
-        let albedo = mix(skin, times(self.looks.hair, 1.0 + 0.30 * streak), hair);
+        let (colour, gloss) = skin(&self.looks, rest, self.grain[at], pose);
+        let albedo = mix(colour, times(self.looks.hair, 1.0 + 0.30 * streak), hair);
         Point {
             rest,
             inside,
@@ -291,46 +136,6 @@ impl HeadMap {
             gloss: gloss * (1.0 - hair) + 0.25 * hair,
             covered,
         }
-    }
-
-    /// Colour without light, and gloss, of skin, lips, brows, nostrils and lids.
-    fn skin(&self, [x, y]: [f32; 2], grain: f32, pose: &Pose) -> (Light, f32) {
-        let (a, looks) = (x.abs(), &self.looks);
-        let mouth = linear(MOUTH);
-        let mut colour = times(looks.skin, 1.0 + 0.08 * grain);
-        let blush = 0.45 * bump(a, y, 0.50, 0.33, 0.22, 0.16) + 0.35 * bump(x, y, 0.0, 0.38, 0.16, 0.10);
-        colour = mix(colour, looks.blush, blush + 0.15 * bump(x, y, 0.0, 1.0, 0.25, 0.12));
-        let line = mouth_line(x);
-        let upper = looks.lip_fullness * (0.088 * arch(x / 0.335, 0.62) - 0.020 * bell(x, 0.05));
-        let lower = looks.lip_fullness * 0.118 * arch(x / 0.315, 0.65);
-        let off = if y < line { upper - (line - y) } else { lower - (y - line) };
-        let lips = smooth(-0.010, 0.014, off) * smooth(0.34, 0.325, a);
-        let tone = 1.0 - 0.28 * smooth(0.0, 0.09, line - y);
-        colour = mix(colour, times(looks.lips, tone), lips);
-        let seam = bell(y - line, 0.010) * arch(x / 0.36, 0.4);
-        colour = mix(colour, mouth, 0.85 * seam);
-        // Brows: thick towards the nose, thin outside.
-        let t = ((a - 0.12) / 0.47).clamp(-0.1, 1.1);
-        let middle = -0.215 - 0.075 * (t.clamp(0.0, 1.0) * 2.3).sin() + 0.03 * t;
-        let thick = looks.brow_thickness * (1.0 - 0.6 * t.clamp(0.0, 1.0));
-        let brow = smooth(thick, 0.3 * thick, (y - middle).abs()) * smooth(-0.03, 0.08, t) * smooth(1.02, 0.85, t);
-        colour = mix(colour, looks.brow, 0.85 * brow);
-        let nostril = bump(a, y, 0.078, 0.463, 0.042, 0.020);
-        colour = mix(colour, times(mouth, 0.6), 0.95 * smooth(0.25, 0.8, nostril));
-        if y.abs() < 0.25 && a < 0.7 {
-            for side in [-1.0, 1.0] {
-                let (t, ey, upper_lid, lower_lid) = lids(x, y, side, pose.blink);
-                let near = smooth(1.12, 0.9, t.abs());
-                let lash = bell(ey - upper_lid + 0.004, 0.014) * (0.75 + 0.2 * t.clamp(-1.0, 1.0));
-                colour = mix(colour, times(looks.brow, 0.4), lash.clamp(0.0, 1.0) * near);
-                let rest = lids(x, y, side, 0.35 * pose.blink).2;
-                let crease = bell(ey - rest + 0.040, 0.012) * 0.40 * near * (1.0 - 0.6 * pose.blink);
-                colour = mix(colour, times(looks.blush, 0.35), crease);
-                let under = bell(ey - lower_lid - 0.006, 0.011);
-                colour = mix(colour, times(looks.blush, 0.5), 0.5 * under * near);
-            }
-        }
-        (colour, 0.22 + 0.35 * lips + 0.10 * bump(x, y, 0.0, 0.34, 0.1, 0.1))
     }
 
     /// Light from a lamp, the sky and a reflector, with shadows of nose and brows.
@@ -406,37 +211,4 @@ impl HeadMap {
         let (a, b, c, d) = (corner(0.0, 0.0), corner(1.0, 0.0), corner(0.0, 1.0), corner(1.0, 1.0));
         std::array::from_fn(|i| (a[i] * (1.0 - fu) + b[i] * fu) * (1.0 - fv) + (c[i] * (1.0 - fu) + d[i] * fu) * fv)
     }
-}
-
-/// The eyeballs, looking into the camera, drawn over the lit skin.
-fn eyes(skin: Light, [x, y]: [f32; 2], pose: &Pose, looks: &Looks) -> Light {
-    let mut colour = skin;
-    for side in [-1.0, 1.0] {
-        let (t, ey, upper, lower) = lids(x, y, side, pose.blink);
-        let open = smooth(-0.004, 0.008, (ey - upper).min(lower - ey)) * smooth(1.0, 0.93, t.abs());
-        if open < 1e-4 {
-            continue;
-        }
-        let (gx, gy) = (x - side * 0.362 + 0.16 * pose.yaw, y + 0.014 + 0.16 * pose.pitch);
-        let r = gx.hypot(gy);
-        let shade = (0.62 - 0.16 * t * t) * (0.45 + 0.55 * smooth(-0.01, 0.06, ey - upper));
-        let mut ball = times(mix(linear(SCLERA), looks.blush, 0.35 * smooth(0.75, 1.0, t.abs())), shade);
-        let rays = 0.9 + if gy > 0.0 { 0.8 * smooth(0.02, 0.07, r) } else { 0.0 };
-        let ring = 0.65 * rays * smooth(0.0, 0.05, r) * (1.0 - 0.75 * smooth(0.062, 0.08, r));
-        let iris = mix(times(looks.iris, ring), [0.0; 3], smooth(0.040, 0.033, r));
-        ball = mix(ball, times(iris, 0.4 + shade), smooth(0.086, 0.077, r));
-        ball = mix(ball, [0.9; 3], smooth(0.019, 0.010, (gx + 0.028).hypot(gy + 0.030)));
-        colour = mix(colour, ball, open);
-    }
-    colour
-}
-
-/// The dark of the mouth, the upper teeth, which stay with the skull, and the tongue.
-fn inner_mouth([x, y]: [f32; 2], deep: f32, pose: &Pose) -> Light {
-    let mut inner = times(linear(MOUTH), 0.5);
-    let tongue = smooth(1.0, 0.6, (x / 0.19).hypot((y - REST_LINE - pose.drop - 0.02) / 0.10));
-    inner = mix(inner, times(linear(TONGUE), 0.35), 0.8 * tongue);
-    let edge = REST_LINE + 0.040 - 0.10 * x * x;
-    let shade = 0.62 * arch(x / 0.36, 0.8) * (0.5 + 0.5 * smooth(0.0, 0.03, deep));
-    mix(inner, times(linear(TEETH), shade), smooth(0.008, -0.008, y - edge) * smooth(0.27, 0.23, x.abs()))
 }

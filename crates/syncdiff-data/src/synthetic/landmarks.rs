@@ -5,9 +5,9 @@
 
 use syncdiff_face::{Mesh, NUM_LANDMARKS};
 
-use crate::synthetic::head::{Pose, REST_MOUTH, jaw_way, lift_way, lip_arch, mouth_line, mouth_pull, rest_height};
 use crate::synthetic::looks::Looks;
 use crate::synthetic::points::REST_POINTS;
+use crate::synthetic::shape::{Pose, REST_MOUTH, jaw_way, lift_way, lip_arch, mouth_line, mouth_pull, rest_height};
 
 /// Edge of the lower lip, inside; at rest it cannot be told from that of the upper lip by its place.
 const INNER_LOWER: [usize; 9] = [95, 88, 178, 87, 14, 317, 402, 318, 324];

@@ -10,8 +10,10 @@ mod head;
 mod landmarks;
 mod looks;
 mod motion;
+mod paint;
 mod picture;
 mod points;
+mod shape;
 mod voice;
 
 use std::path::{Path, PathBuf};

@@ -5,7 +5,7 @@ use rustfft::num_complex::Complex;
 use syncdiff_media::time::{MODEL_RATE, SAMPLES_PER_MODEL_FRAME, SPEECH_RATE};
 
 use crate::rng::Draws;
-use crate::synthetic::head::{Pose, REST_MOUTH};
+use crate::synthetic::shape::{Pose, REST_MOUTH};
 
 const HOP: usize = SAMPLES_PER_MODEL_FRAME as usize;
 const PURPOSE: [u8; 8] = *b"motion\0\0";

@@ -6,8 +6,9 @@
 use syncdiff_media::Frame;
 
 use crate::synthetic::field::{Light, bump, dot, mix, smooth, srgb_byte, times};
-use crate::synthetic::head::{HeadMap, Pose};
+use crate::synthetic::head::HeadMap;
 use crate::synthetic::looks::Looks;
+use crate::synthetic::shape::Pose;
 
 /// Samples in a pixel, each way.
 const SUPERSAMPLE: usize = 2;

@@ -91,25 +91,35 @@ fn espeak(looks: &Looks, draws: &mut Draws, num_samples: usize) -> Result<Uttera
     ];
     const WHEN: [&str; 6] = ["before noon", "this evening", "in early spring", "for a whole year", "now", "with joy"];
     let secs = num_samples as f64 / SPEECH_RATE as f64;
-    // About two and a half words a second; what is too much is cut off.
-    let mut words = Vec::new();
-    while (words.join(" ").split(' ').count() as f64) < 3.0 * secs + 2.0 {
-        words.push([pick(draws, &WHO), pick(draws, &DOES), pick(draws, &WHAT), pick(draws, &WHEN)].join(" "));
-    }
-    let voice = match looks.formants > 1.08 {
-        true => format!("en-us+f{}", 1 + draws.below(4)),
-        false => format!("en-us+m{}", 1 + draws.below(7)),
-    };
-    let (pitch, speed) = ((looks.pitch_hz / 4.0).clamp(15.0, 75.0) as u32, 150 + draws.below(40));
-    let args = ["-v", &voice, "-p", &pitch.to_string(), "-s", &speed.to_string(), "--stdout", &words.join(", ")]
-        .map(str::to_owned);
-    let output = run(Path::new(ESPEAK), args, &Limits::default())?;
-    let fail = |detail: String| DataError::Internal { stage: "espeak-ng", detail };
-    let (samples, rate) = parse(&output.stdout).ok_or_else(|| fail(format!("no WAVE came out: {}", output.stderr)))?;
     let lead = 1200 + draws.below(2400) as usize;
-    let mut sound = vec![0.0; lead];
-    sound.extend(resample(&samples, f64::from(rate)));
-    Ok(Utterance { samples: level(&sound, num_samples), words: words.join(" ").to_uppercase() })
+    // About two and a half words a second, a sentence at least.
+    let mut words: Vec<&str> = Vec::new();
+    while words.is_empty() || (words.len() as f64) < 2.8 * secs {
+        for list in [&WHO[..], &DOES, &WHAT, &WHEN] {
+            words.extend(pick(draws, list).split(' '));
+        }
+    }
+    // A speaker keeps the voice.
+    let kind = looks.pitch_hz as u32;
+    let voice = match looks.formants > 1.08 {
+        true => format!("en-us+f{}", 1 + kind % 4),
+        false => format!("en-us+m{}", 1 + kind % 7),
+    };
+    let (pitch, speed) = ((looks.pitch_hz / 4.0).clamp(15.0, 75.0) as u32, 150 + kind % 40);
+    loop {
+        let args = ["-v", &voice, "-p", &pitch.to_string(), "-s", &speed.to_string(), "--stdout", &words.join(" ")]
+            .map(str::to_owned);
+        let output = run(Path::new(ESPEAK), args, &Limits::default())?;
+        let fail = || DataError::Internal { stage: ESPEAK, detail: format!("no WAVE came out: {}", output.stderr) };
+        let (samples, rate) = parse(&output.stdout).ok_or_else(fail)?;
+        let sound = resample(&samples, f64::from(rate));
+        // Words that do not fit are not said, so that the transcript is exact.
+        if lead + sound.len() <= num_samples || words.len() == 1 {
+            let sound: Vec<f32> = std::iter::repeat_n(0.0, lead).chain(sound).collect();
+            return Ok(Utterance { samples: level(&sound, num_samples), words: words.join(" ").to_uppercase() });
+        }
+        words.pop();
+    }
 }
 
 /// Samples and rate of the mono 16-bit WAVE that espeak-ng writes to a pipe: its sizes are not to be believed.
@@ -229,14 +239,14 @@ fn tones(looks: &Looks, draws: &mut Draws, num_samples: usize) -> Utterance {
     Utterance { samples: level(&sound, num_samples), words }
 }
 
-fn syllables(looks: &Looks, draws: &mut Draws, num_samples: usize) -> (Vec<Target>, String) {
+fn syllables(looks: &Looks, draws: &mut Draws, num_samples_of_clip: usize) -> (Vec<Target>, String) {
     let millis = |ms: f32| (ms * SPEECH_RATE as f32 / 1000.0) as usize;
     let pause =
         |ms: f32| Target { num_samples: millis(ms), voice: 0.0, noise: 0.0, noise_hz: 2000.0, formants: VOWELS[5].1 };
     let mut targets = vec![pause(80.0 + 120.0 * draws.unit() as f32)];
     let mut words = String::new();
     let length = |targets: &[Target]| targets.iter().map(|target| target.num_samples).sum::<usize>();
-    while length(&targets) < num_samples {
+    while length(&targets) < num_samples_of_clip {
         for _ in 0..1 + draws.below(4) {
             let (consonant, ms, voice, noise, noise_hz) = CONSONANTS[draws.below(CONSONANTS.len() as u64) as usize];
             let (vowel, formants) = VOWELS[draws.below(5) as usize];
@@ -249,8 +259,11 @@ fn syllables(looks: &Looks, draws: &mut Draws, num_samples: usize) -> (Vec<Targe
             let num_samples = millis(110.0 + 130.0 * draws.unit() as f32);
             let voice = 0.7 + 0.3 * draws.unit() as f32;
             targets.push(Target { num_samples, voice, noise: 0.0, noise_hz: 2000.0, formants });
-            words.push_str(consonant);
-            words.push_str(vowel);
+            // What is cut off is not written down.
+            if length(&targets) <= num_samples_of_clip {
+                words.push_str(consonant);
+                words.push_str(vowel);
+            }
         }
         targets.push(pause(if draws.below(4) == 0 { 320.0 } else { 90.0 }));
         words.push(' ');
@@ -307,6 +320,20 @@ mod tests {
         let quiet = loudness.iter().filter(|v| **v < 300.0).count();
         let loud = loudness.iter().filter(|v| **v > 1500.0).count();
         assert!(quiet >= 3 && loud >= 15, "{quiet} quiet and {loud} loud of {}", loudness.len());
+    }
+
+    #[test]
+    fn espeak_says_only_what_fits() {
+        let Ok(Voice::Espeak) = Voice::Auto.resolve() else {
+            println!("skipped: espeak-ng absent");
+            return;
+        };
+        let looks = Looks::of(1, 0, 192);
+        let long = Voice::Espeak.speak(&looks, 1, 2, 48_000).unwrap();
+        let short = Voice::Espeak.speak(&looks, 1, 2, 24_000).unwrap();
+        assert_eq!((long.samples.len(), short.samples.len()), (48_000, 24_000));
+        assert!(long.words.starts_with(&short.words) && short.words.len() > 3, "{} {}", long.words, short.words);
+        assert!(long.samples.iter().filter(|v| v.unsigned_abs() > 1000).count() > 8000);
     }
 
     #[test]
