@@ -116,6 +116,8 @@ fn golden_pictures_through_the_command() {
                 }
             }
         }
+        let lpips = ["full.lpips_alex", "full.lpips_vgg"].iter().all(|key| compared.contains_key(key));
+        assert_eq!(lpips, find::models("lpips").is_some(), "{compared:?}");
         assert!(compared.get("full.ssim") > Some(&0) && compared.get("full.psnr_u8wrap") > Some(&0), "{compared:?}");
         println!("compared: {compared:?}");
     }
