@@ -116,6 +116,8 @@ fn golden_pictures_through_the_command() {
                 }
             }
         }
+        let lpips = ["full.lpips_alex", "full.lpips_vgg"].iter().all(|key| compared.contains_key(key));
+        assert_eq!(lpips, find::models("lpips").is_some(), "{compared:?}");
         assert!(compared.get("full.ssim") > Some(&0) && compared.get("full.psnr_u8wrap") > Some(&0), "{compared:?}");
         println!("compared: {compared:?}");
     }
@@ -252,6 +254,9 @@ fn wrong_arguments_are_told() {
     let both = ["--generated", &empty, "--reference", &empty, "--out", text(&out)];
     assert_failed(&eval(&[&both[..], &["--metrics", "beauty"]].concat()), 2, &["beauty", "lpips-vgg"]);
     assert_failed(&eval(&[&both[..], &["--metrics", ","]].concat()), 2, &["nothing"]);
+    let gone = folder.path().join("gone.safetensors");
+    assert_failed(&eval(&[&both[..], &["--judge", text(&gone)]].concat()), 7, &["gone.safetensors"]);
+    assert_eq!(eval(&[&both[..], &["--features", text(&gone)]].concat()).status.code(), Some(7));
     assert_eq!(eval(&["--generated", &empty, "--out", text(&out)]).status.code(), Some(2));
     assert!(!out.exists());
 }

@@ -25,6 +25,7 @@ use syncdiff::progress::Cancel;
 use syncdiff::{Error, Outcome};
 use syncdiff_eval::{Group, Row, summarise};
 use syncdiff_media::Tools;
+use syncdiff_model::scorers::OwnSyncNet;
 
 pub(crate) use args::EvalArgs;
 use generator::Generator;
@@ -40,7 +41,10 @@ const SOME_FAILED: u8 = 3;
 
 pub(crate) fn run(args: &EvalArgs, cancel: &Cancel) -> Outcome<u8> {
     let wanted = args.wanted()?;
-    // What is wrong with the features shows before the work, not after it.
+    if let Some(judge) = &args.judge {
+        OwnSyncNet::about(judge)?;
+    }
+    // What is wrong with judge and features shows before the work, not after it.
     let fid = wanted.groups.contains(&Group::Fid).then(|| Fid::of(args.features.as_deref())).transpose()?;
     let weights = args.manifest.as_ref().map(|_| generator::weights(args)).transpose()?;
     let (jobs, others) = match (&args.manifest, &args.pairs, &args.generated, &args.reference) {
