@@ -186,7 +186,7 @@ fn syncnet_task(device: &Device, clips: &'static Vec<TalkingClip>) -> (SyncNetTa
     device.seed(5);
     let model = SyncNetTrainee::new(OwnSyncNet::new(&device), &device);
     let settings = SyncNetTraining {
-        windows_per_clip: 4,
+        windows_per_clip: 8,
         least_distance: 3,
         clip_weight: 0.6,
         shift: 2.0,
@@ -507,18 +507,19 @@ fn diffusion_overfits_one_clip() {
     assert!(mean(&losses[45..]) < 0.8 * mean(&losses[..10]), "{losses:?}");
 }
 
-/// Far below ln 8 and ln 4, which is what is left without listening.
+/// Far below ln 8, which is what is left without listening. A high rate at once would make all embeddings equal.
 #[test]
 fn syncnet_overfits_one_clip() {
     let _turn = turn();
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
     let (task, model) = syncnet_task(&device, talking_clips(1));
-    let (_, shadow, losses) = run(&task, model, &options(150, 2), folder.path(), 0);
-    assert!(mean(&losses[..3]) > 1.2, "chance at first: {losses:?}");
-    assert!(mean(&losses[140..]) < 0.5, "{losses:?}");
+    let options = TrainOptions { learning_rate: 5e-4, warmup_steps: 20, ..options(200, 2) };
+    let (_, shadow, losses) = run(&task, model, &options, folder.path(), 0);
+    assert!(mean(&losses[..3]) > 1.7, "chance at first: {losses:?}");
+    assert!(mean(&losses[190..]) < 0.8, "{losses:?}");
     let figures = task.validate(&shadow).unwrap();
-    assert!(figures.iter().any(|(name, value)| *name == "accuracy" && *value > 0.8), "{figures:?}");
+    assert!(figures.iter().any(|(name, value)| *name == "accuracy" && *value > 0.6), "{figures:?}");
 }
 
 #[test]
