@@ -174,7 +174,7 @@ pub(crate) fn run(args: &PrepareArgs, cancel: &Cancel) -> Outcome<u8> {
     } else if let Some(folder) = &args.repack {
         repack(folder, &args.out, shard_bytes(args), &mut show)?
     } else {
-        return verify(&args.out);
+        return verify(&args.out, cancel);
     };
     cancel.check()?;
     let summary = report.summary(start.elapsed().as_secs_f64());
@@ -248,15 +248,20 @@ fn media(args: &PrepareArgs, options: &SyntheticOptions, cancel: &Cancel) -> Out
 }
 
 /// Names every damaged clip; the first one decides the exit code.
-fn verify(folder: &Path) -> Outcome<u8> {
+fn verify(folder: &Path, cancel: &Cancel) -> Outcome<u8> {
     let data = Dataset::open(folder, 0)?;
-    let damaged = data.damaged();
-    let (count, total) = (damaged.len(), data.clips().len());
     let mut first: Option<DataError> = None;
-    for (entry, error) in damaged {
-        say(&format!("damaged: {}: {error}", entry.clip));
-        first.get_or_insert(error);
+    let mut whole = 0;
+    for (at, entry) in data.clips().iter().enumerate() {
+        cancel.check()?;
+        match data.load(at) {
+            Ok(_) => whole += 1,
+            Err(error) => {
+                say(&format!("damaged: {}: {error}", entry.clip));
+                first.get_or_insert(error);
+            }
+        }
     }
-    say(&format!("{} of {total} clips are whole", total - count));
+    say(&format!("{whole} of {} clips are whole", data.clips().len()));
     first.map_or(Ok(0), |error| Err(error.into()))
 }
