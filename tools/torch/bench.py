@@ -71,6 +71,13 @@ def prepare(case, fill):
             return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
         return None, io, attention
+    if op == "linear":
+        # The way into the feed-forward layer of the U-Net's second level: for `paper` about the roof of the processor.
+        dim = 2 * case["unet"]["model_channels"]
+        io = {"x": fill.normal(batch, (side // 2) ** 2, dim), "weight": fill.normal(dim, 8 * dim) / dim**0.5,
+              "bias": fill.normal(8 * dim)}
+        weight = io["weight"].T.contiguous()
+        return None, io, lambda: F.linear(io["x"], weight, io["bias"])
     if op.startswith("vq"):
         net = fill.fill(vq.VQModel(**case["autoencoder"]))
         if op == "vq_encode":

@@ -54,7 +54,7 @@ pub(crate) struct Options {
     rounds: u16,
 }
 
-const OPERATIONS: [&str; 5] = ["unet_forward", "unet_train_step", "vq_encode", "vq_decode", "attention"];
+const OPERATIONS: [&str; 6] = ["unet_forward", "unet_train_step", "vq_encode", "vq_decode", "attention", "linear"];
 
 /// What is measured: operation, preset, element type.
 fn cases(options: &Options) -> Vec<(&'static str, &'static str, &'static str)> {

@@ -5,11 +5,13 @@ use std::io::{BufRead, Write};
 use std::path::Path;
 use std::time::Instant;
 
+use burn::module::Param;
+use burn::nn::Linear;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use syncdiff_model::autoencoder::{Autoencoder, AutoencoderConfig};
-use syncdiff_model::nn::attend;
+use syncdiff_model::nn::{attend, linear};
 use syncdiff_model::unet::{UNet, UNetConfig};
 use syncdiff_model::weights::{Remap, TensorMap, load_into, open_safetensors};
 use syncdiff_train::{Shard, Stats, StepLoss, Task, TrainOptions, TrainResult, train};
@@ -63,6 +65,11 @@ pub(crate) fn run(folder: &Path) -> Result<(), Failure> {
                 let [q, k, v] = parts.clone();
                 attend(q, k, v, heads)
             })
+        }
+        "linear" => {
+            let (x, weight, bias) = (case.tensor::<3>("x")?, case.tensor("weight")?, case.tensor("bias")?);
+            let layer = Linear { weight: Param::from_tensor(weight), bias: Some(Param::from_tensor(bias)) };
+            case.serve(|| linear(&layer, x.clone()))
         }
         "unet_train_step" => {
             case.device = case.device.clone().autodiff();

@@ -151,6 +151,7 @@ fn golden_ten_training_steps() {
         let run = tempfile::tempdir().unwrap();
         let options = |steps: usize| TrainOptions {
             steps: steps as u64,
+            accumulate: 1,
             batch_size: golden.shape("in.t")[1],
             learning_rate: golden.float("/config/lr"),
             warmup_steps: 0,

@@ -12,12 +12,12 @@ use syncdiff_model::baselines::{AboutWav2Lip, Wav2LipLite};
 fn wav2lip_draws_in_place_of_the_model_and_the_report_says_so() {
     let (Some(stage), Some(models)) = (Stage::set(), face_models()) else { return };
     let weights = stage.path("wav2lip.safetensors");
-    let about =
-        AboutWav2Lip { seed: 1, steps: 0, data: "none".into(), licence: "MIT".into(), syncnet: "none".into() };
+    let about = AboutWav2Lip { seed: 1, steps: 0, data: "none".into(), licence: "MIT".into(), syncnet: "none".into() };
     Wav2LipLite::new(&Device::flex()).save(&weights, &about).unwrap();
     let (out, report, clip) = (stage.path("out.mp4"), stage.path("report.json"), text(&stage.clip));
     let generate = |weights: &str| {
-        let inputs = ["generate", "--weights", weights, "--face-models", text(&models), "--video", clip, "--audio", clip];
+        let inputs =
+            ["generate", "--weights", weights, "--face-models", text(&models), "--video", clip, "--audio", clip];
         syncdiff(&[&inputs[..], &["--device", "cpu", "--out", text(&out), "--report", text(&report)]].concat())
     };
     assert_done(&generate(text(&weights)));

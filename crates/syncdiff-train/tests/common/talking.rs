@@ -70,6 +70,7 @@ pub(crate) fn prepare(folder: &Path) {
             num_bytes: std::fs::metadata(folder.join(&file)).expect("just written").len(),
             clip,
             file,
+            offset: 0,
             corpus: "drawn".into(),
             split: split.into(),
             speaker: format!("s{number}"),
@@ -82,9 +83,12 @@ pub(crate) fn prepare(folder: &Path) {
             crop_scale: 1.0,
             mean_opening: 0.1,
             opening_deviation: 0.05,
+            quality: None,
+            sync: None,
             source_fps: "25".into(),
             source_size: "128x128".into(),
             content,
+            sha256: String::new(),
         });
     }
     let index = serde_json::json!({ "format": CLIP_FORMAT, "options": "drawn", "clips": clips });
