@@ -42,9 +42,8 @@ pub(crate) fn explain_absent(
             continue;
         }
         // A judge has no figures of protocols that it does not follow.
-        let follows =
-            |judge: &Box<dyn Judge>| judge.protocols().iter().any(|known| metric.key.starts_with(known.key()));
-        if metric.group == Group::Lse && instruments.judge.as_ref().is_ok_and(|judge| !follows(judge)) {
+        let follows = |judge: &dyn Judge| judge.protocols().iter().any(|known| metric.key.starts_with(known.key()));
+        if metric.group == Group::Lse && instruments.judge.as_ref().is_ok_and(|judge| !follows(judge.as_ref())) {
             continue;
         }
         let network = match metric.group {

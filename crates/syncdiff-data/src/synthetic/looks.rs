@@ -66,7 +66,7 @@ impl Looks {
         let glow = tint([0.55, 0.55, 0.54], 0.12);
         let blush = [skin[0] * 0.96, skin[1] * 0.60, skin[2] * 0.62];
         let lips = mix([skin[0] * 0.74, skin[1] * 0.26, skin[2] * 0.32], linear([0.74, 0.33, 0.34]), 0.4);
-        let small = speaker % 2 == 0;
+        let small = speaker.is_multiple_of(2);
         let scale = side as f32 * near(0.285, 0.015);
         Looks {
             skin,

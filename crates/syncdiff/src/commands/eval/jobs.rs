@@ -197,7 +197,7 @@ mod tests {
                 ("alone", "unknown", None, true),
                 ("loose", "s3", None, false),
                 ("s1/x", "s1", Some("bin blue"), false),
-                ("s2/x", "s2", Some("bin red now"), false),
+                ("s2/x", "s2", Some("bin red"), false),
                 ("s3/never", "s3", None, true),
             ]
         );
