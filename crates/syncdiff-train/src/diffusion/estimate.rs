@@ -11,7 +11,7 @@
 use super::{DenoiserStage, DiffusionTask, Pick};
 use crate::error::{TrainError, TrainResult};
 use crate::seeds::mix;
-use crate::trainer::Shard;
+use crate::trainer::{Shard, StepLoss};
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
@@ -99,7 +99,7 @@ impl<'a> DiffusionTask<'a> {
         model: &DenoiserStage,
         step: u64,
         shard: Shard,
-    ) -> TrainResult<Option<(Tensor<1>, Vec<(&'static str, f32)>)>> {
+    ) -> TrainResult<Option<StepLoss>> {
         let (Some(settings), Some(nets)) = (&self.settings.estimate, &self.estimate) else { return Ok(None) };
         if step < settings.from {
             return Ok(None);
@@ -133,7 +133,7 @@ impl<'a> DiffusionTask<'a> {
         if nets.lpips.is_some() {
             parts.push(("estimate_lpips", differences));
         }
-        Ok(Some((sum, parts)))
+        Ok(Some(StepLoss { loss: sum, parts }))
     }
 
     /// The one-step estimates of a window, and what the true latents look like.

@@ -356,9 +356,9 @@ impl Task<DenoiserStage> for DiffusionTask<'_> {
         let timesteps = uniform_timesteps(self.seed, &numbers, self.schedule.num_timesteps());
         let (mut loss, each) = self.batch_loss(model, batch, &timesteps, self.seed, first);
         let mut parts = by_band(&timesteps, &each);
-        if let Some((estimate, named)) = self.estimate_loss(model, step, shard)? {
-            loss = loss + estimate;
-            parts.extend(named);
+        if let Some(estimate) = self.estimate_loss(model, step, shard)? {
+            loss = loss + estimate.loss;
+            parts.extend(estimate.parts);
         }
         Ok(StepLoss { loss, parts })
     }
