@@ -62,7 +62,7 @@ fn a_run_that_was_killed_resumes_to_the_same_bytes() {
     // Killed without warning twice: after some clips, and after some more.
     for lines in [3, 8] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_syncdiff"))
-            .args(&DRAW)
+            .args(DRAW)
             .arg(&parts)
             .stdout(Stdio::null())
             .spawn()

@@ -155,7 +155,7 @@ impl Board {
     }
 
     /// The rows in the order of the jobs, and who judged.
-    fn finish(self) -> Outcome<(Vec<Row>, Vec<(String, String)>)> {
+    fn finish(self) -> Outcome<(Vec<Row>, Judges)> {
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         match state.failure {
             Some(error) => Err(error),
@@ -163,6 +163,9 @@ impl Board {
         }
     }
 }
+
+/// Name and description of each judge.
+type Judges = Vec<(String, String)>;
 
 /// A finished clip in a line.
 fn line(row: &Row) -> String {
