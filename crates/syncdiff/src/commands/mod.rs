@@ -10,6 +10,7 @@ mod models_list;
 mod package;
 pub(crate) mod prepare;
 mod scan;
+mod sync_judge;
 pub(crate) mod train;
 
 use syncdiff::Outcome;

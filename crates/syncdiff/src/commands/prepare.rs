@@ -8,12 +8,13 @@ use clap::{ArgGroup, Args, ValueEnum};
 use syncdiff::progress::Cancel;
 use syncdiff::{Error, Outcome};
 use syncdiff_data::{
-    DataError, Dataset, Layout, PrepareOptions, PrepareReport, Progress, ProgressFn, QualityLimits, SyntheticOptions,
-    Voice, prepare, read_inputs, repack, synthesize, synthesize_media,
+    DataError, Dataset, Layout, PrepareOptions, PrepareReport, Progress, ProgressFn, QualityLimits, SyncJudge,
+    SyntheticOptions, Voice, prepare, read_inputs, repack, synthesize, synthesize_media,
 };
 use syncdiff_face::FaceModels;
 use syncdiff_media::Tools;
 
+use super::sync_judge::OwnSyncJudge;
 use crate::folders;
 use crate::terminal::say;
 
@@ -85,6 +86,10 @@ pub(crate) struct PrepareArgs {
     /// Folder of the face models
     #[arg(long, value_name = "DIR", conflicts_with_all = ["synthetic", "repack", "verify"])]
     face_models: Option<PathBuf>,
+
+    /// Our SyncNet (a result of `train syncnet`), which says how far lips and sound of each clip are apart, and how surely
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["synthetic", "repack", "verify"])]
+    syncnet: Option<PathBuf>,
 
     /// Seed of the drawn clips
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with_all = ["input", "repack", "verify"])]
@@ -222,7 +227,9 @@ fn from_input(args: &PrepareArgs, input: &Path, show: &mut ProgressFn<'_>) -> Ou
         quality,
         ..PrepareOptions::default()
     };
-    Ok(prepare(&Tools::default(), &models, &clips, &args.out, &options, None, show)?)
+    let judge = args.syncnet.as_deref().map(OwnSyncJudge::load).transpose()?;
+    let judge = judge.as_ref().map(|judge| judge as &dyn SyncJudge);
+    Ok(prepare(&Tools::default(), &models, &clips, &args.out, &options, judge, show)?)
 }
 
 fn synthetic_options(args: &PrepareArgs, num_clips: usize) -> Outcome<SyntheticOptions> {
