@@ -364,6 +364,20 @@ mod tests {
         assert!(matches!(read_inputs(&nowhere, Some(Layout::Folder)), Err(DataError::Io { .. })));
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn links_count_as_what_they_lead_to_and_circles_end() {
+        use std::os::unix::fs::symlink;
+        let (elsewhere, folder) = (files(&[("one.mp4", ""), ("p/two.mp4", "")]), files(&[("q/three.mp4", "")]));
+        symlink(elsewhere.path().join("one.mp4"), folder.path().join("one.mp4")).unwrap();
+        symlink(elsewhere.path().join("p"), folder.path().join("p")).unwrap();
+        symlink(folder.path(), folder.path().join("q/round")).unwrap();
+        symlink(elsewhere.path().join("none.mp4"), folder.path().join("none.mp4")).unwrap();
+        let names: Vec<String> =
+            read_inputs(folder.path(), Some(Layout::Folder)).unwrap().clips.into_iter().map(|c| c.name).collect();
+        assert_eq!(names, ["one", "two", "three"]);
+    }
+
     #[test]
     fn speakers_are_parted_about_80_10_10() {
         let mut counts = BTreeMap::new();

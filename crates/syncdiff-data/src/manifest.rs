@@ -121,11 +121,16 @@ pub(crate) fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> 
     let io = |error| DataError::io("inputs", folder, error);
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let entry = entry.map_err(io)?;
-        let kind = entry.file_type().map_err(io)?;
         let path = entry.path();
+        // What a link leads to counts: corpora are often gathered by links. One that leads nowhere is no video.
+        let Ok(kind) = std::fs::metadata(&path).map(|about| about.file_type()) else { continue };
         let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase());
         if kind.is_dir() && depth < MAX_DEPTH {
-            collect(&path, depth + 1, files)?;
+            // A link to a folder that it lies in would list everything again.
+            let leads_back = |real: PathBuf| folder.canonicalize().is_ok_and(|here| here.starts_with(real));
+            if !path.canonicalize().is_ok_and(leads_back) {
+                collect(&path, depth + 1, files)?;
+            }
         } else if kind.is_file() && ending.is_some_and(|e| VIDEO_ENDINGS.contains(&e.as_str())) {
             files.push(path);
         }
