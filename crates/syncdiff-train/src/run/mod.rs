@@ -12,6 +12,7 @@ mod plan;
 mod speech;
 mod syncnet;
 mod talks;
+mod variant;
 mod wav2lip;
 
 pub use autoencoder::{AUTOENCODER_FILE, autoencoder};
@@ -20,6 +21,7 @@ pub use diffusion::{DiffusionFiles, MODEL_FOLDER, diffusion};
 pub use plan::{RunPlan, Stage, plan};
 pub use speech::{OFFSETS_FILE, SPEECH_FILE, speech};
 pub use syncnet::{SYNCNET_FILE, SyncNetFiles, syncnet};
+pub use variant::{FeaturesName, ModelChanges, PriorsName};
 pub use wav2lip::{WAV2LIP_FILE, Wav2LipFiles, wav2lip};
 
 use crate::error::{TrainError, TrainResult};
