@@ -105,6 +105,16 @@ fn rows_are_trained_scored_and_taken_again() {
     assert_code(&bench.run("table3", &["--eval-only", "--rows", "PRV"]), 3);
     assert!(bench.table("table3")["rows"][0]["reason"].to_string().contains("without --eval-only"));
 
+    // Hours become steps of this machine, and stay so many when the row is run again.
+    let hours = ["--budget", "0.0003h", "--rows", "PRV"];
+    assert_code(&bench.run("table3", &hours), 0);
+    let how = bench.table("table3")["rows"][0]["how"].to_string();
+    assert!(how.starts_with("\"trained: ") && !bench.stage.path("out/variants/prv.timing").exists(), "{how}");
+    let steps = how.split(' ').nth(1).expect("a number").to_owned();
+    assert_code(&bench.run("table3", &hours), 0);
+    let again = bench.table("table3")["rows"][0]["how"].to_string();
+    assert!(again.contains(&format!("trained before: {steps} steps")), "{again}");
+
     // Another table takes the same weights, and trains what it lacks.
     let varied = ["--budget", "2", "--rows", "IDENT", "--split", "valid"];
     assert_code(&bench.run("table4", &varied), 0);
