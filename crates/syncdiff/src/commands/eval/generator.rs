@@ -14,8 +14,8 @@ use syncdiff_eval::{
 };
 use syncdiff_face::{Affine, KeepMask, PasteMask, paste_back, warp};
 use syncdiff_media::{Frame, LengthPolicy, Tools, write_png};
-use syncdiff_model::LipSync;
 use syncdiff_model::generate::{rgb_to_tensor, tensor_to_rgb};
+use syncdiff_model::{LipSync, Precision};
 
 use super::args::EvalArgs;
 use super::jobs::Job;
@@ -218,6 +218,7 @@ impl<'a> Generator<'a> {
             weights: self.weights.to_path_buf(),
             face_models: folders::face_models(),
             device: self.args.device,
+            precision: Precision::F32,
             sampler: None,
             steps: self.args.steps,
             guidance: self.args.guidance,
