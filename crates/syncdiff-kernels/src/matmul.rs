@@ -90,14 +90,8 @@ dispatch! {
             }
             return;
         }
-        // In vectors: a call that copies a few of them takes longer than the copy.
         for (to, row) in rows {
-            for (to, from) in to.as_chunks_mut::<8>().0.iter_mut().zip(row[from..].as_chunks::<8>().0) {
-                *to = *from;
-            }
-            for (to, from) in to.as_chunks_mut::<8>().1.iter_mut().zip(&row[from + width / 8 * 8..]) {
-                *to = *from;
-            }
+            simd::copy(&row[from..from + width], to);
         }
     }
 }

@@ -369,6 +369,19 @@ pub(crate) mod neon {
     }
 }
 
+/// Copies, in vectors where there are whole ones: a call that copies a few of them takes longer than the copy.
+#[inline(always)]
+pub(crate) fn copy(from: &[f32], to: &mut [f32]) {
+    let (from, from_rest) = from.as_chunks::<8>();
+    let (to, to_rest) = to.as_chunks_mut::<8>();
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
+    }
+    for (to, from) in to_rest.iter_mut().zip(from_rest) {
+        *to = *from;
+    }
+}
+
 /// Runs a flat-loop function compiled for the best instruction set: the same body under each `target_feature`,
 /// so that the compiler vectorises it for that width.
 macro_rules! dispatch {

@@ -96,7 +96,7 @@ pub(super) fn convolve(
     let block = tile_size(level).0;
     let of_block = PLANES * in_channels * block;
     let blocks = out_channels.div_ceil(block);
-    let at_once = (MAX_KERNELS / of_block).clamp(1, blocks);
+    let at_once = call.at_once();
     let mut buffer = vec![0f32; at_once * of_block];
     for first_block in (0..blocks).step_by(at_once) {
         let values = &mut buffer[..at_once.min(blocks - first_block) * of_block];
@@ -188,10 +188,15 @@ impl Call<'_> {
         self.part() * self.per_task() * self.lanes() + GAP
     }
 
+    /// Blocks of output channels whose kernels are transformed at once.
+    fn at_once(&self) -> usize {
+        let block = tile_size(self.level).0;
+        (MAX_KERNELS / (PLANES * self.in_channels * block)).clamp(1, self.out_channels.div_ceil(block))
+    }
+
     fn scratch(&self) -> Scratch {
         let block = tile_size(self.level).0;
-        let all = (MAX_KERNELS / (PLANES * self.in_channels * block)).clamp(1, self.out_channels.div_ceil(block));
-        let blocks = if self.part() < self.in_channels { all } else { 1 };
+        let blocks = if self.part() < self.in_channels { self.at_once() } else { 1 };
         let products = PLANES * block * self.per_task() * self.lanes();
         Scratch { squares: vec![0.0; PLANES * self.plane()], products: vec![0.0; blocks * products] }
     }
