@@ -24,6 +24,7 @@ mod tests;
 use burn::tensor::Device;
 
 pub use conv::Conv3x3;
+pub use linear::transposed;
 pub use nearest::nearest_rows;
 pub use ops::{KernelOps, attention, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, linear, silu};
 #[cfg(feature = "mimalloc")]
