@@ -23,7 +23,12 @@ pub struct LcmStep<'a> {
     boundary: LcmBoundary,
     start: Vec<usize>,
     target: Vec<usize>,
+    /// Where the teacher's step ends; [`CLEAN`] for the clean latent.
+    end: Vec<usize>,
 }
+
+/// Stands among timesteps for no noise at all.
+const CLEAN: usize = usize::MAX;
 
 impl<'a> LcmStep<'a> {
     /// One grid index per batch element, of a grid of `grid` timesteps (50 in the source, [`super::sampler::lcm::LCM_GRID`]):
@@ -60,8 +65,17 @@ impl<'a> LcmStep<'a> {
         }
         let stride = num_timesteps / grid;
         let start: Vec<usize> = indices.iter().map(|index| (index + 1) * stride - 1).collect();
-        let target = start.iter().map(|timestep| timestep.saturating_sub(skip * stride)).collect();
-        Ok(Self { schedule, boundary, start, target })
+        let target: Vec<usize> = start.iter().map(|timestep| timestep.saturating_sub(skip * stride)).collect();
+        Ok(Self { schedule, boundary, start, end: target.clone(), target })
+    }
+
+    /// Steps that reach timestep 0 end at the clean latent, as those of a trailing sampler do. The published ones leave
+    /// the noise of that timestep (0.04 here, of data of unit variance) in what the student is to say.
+    pub fn ending_clean(mut self) -> Self {
+        for end in self.end.iter_mut().filter(|end| **end == 0) {
+            *end = CLEAN;
+        }
+        self
     }
 
     /// Timesteps at which the student is asked.
@@ -100,7 +114,11 @@ impl<'a> LcmStep<'a> {
         let form = teacher.prediction();
         let x_0 = form.to_x0(self.schedule, predicted.clone(), z_noisy.clone(), &self.start);
         let eps = form.to_epsilon(self.schedule, predicted, z_noisy, &self.start);
-        self.schedule.q_sample(x_0, eps, &self.target)
+        let level = |f: fn(&Schedule, usize) -> f64, clean: f64| {
+            self.schedule.per_sample(&self.end, &x_0, |schedule, t| if t == CLEAN { clean } else { f(schedule, t) })
+        };
+        let (signal, noise) = (level(Schedule::signal, 1.0), level(Schedule::noise, 0.0));
+        x_0 * signal + eps * noise
     }
 
     /// What the student should have said: f of the target network (a moving average of the student) at the target
@@ -225,6 +243,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// As the last step of a trailing sampler; steps that do not reach timestep 0 stay as they are.
+    #[test]
+    fn the_last_step_can_end_clean() {
+        let schedule = Schedule::paper();
+        let x = Tensor::cat(vec![latent(0.7), latent(1.3)], 0);
+        let step = LcmStep::with_skip(&schedule, LcmBoundary::PUBLISHED, 50, 5, &[4, 30]).unwrap();
+        let (published, clean) = (step.teacher(&Waves(Prediction::V), x.clone()), step.clone().ending_clean());
+        let stepped = clean.teacher(&Waves(Prediction::V), x.clone());
+        let last = ddim_steps(&schedule, 10, Spacing::Trailing, 0.0).unwrap()[9];
+        assert_eq!((last.timestep, last.alpha_prev), (99, 1.0));
+        let (x_0, eps) = ask(&Waves(Prediction::V), &schedule, &latent(0.7), 99);
+        let want = last.advance(x_0, eps, || unreachable!("eta is 0"));
+        assert!(distance(stepped.clone().narrow(0, 0, 1), want) < 1e-6);
+        assert!(distance(published.clone().narrow(0, 0, 1), stepped.clone().narrow(0, 0, 1)) > 0.01);
+        assert_eq!(published.narrow(0, 1, 1).into_data(), stepped.clone().narrow(0, 1, 1).into_data());
+        // There the consistency function is the identity: the clean latent itself is what the student is to say.
+        let target = clean.target(&Waves(Prediction::V), stepped.clone());
+        assert_eq!(target.narrow(0, 0, 1).into_data(), stepped.narrow(0, 0, 1).into_data());
     }
 
     #[test]

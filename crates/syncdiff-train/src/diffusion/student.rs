@@ -9,7 +9,8 @@
 //!
 //! # Source
 //! Luo et al. 2023 (LCM); METHOD section 19.4. Unlike there, guidance is part of the teacher's answer and not told to
-//! the student, whose answer has it baked in; and the solver's step may span several steps of the grid.
+//! the student, whose answer has it baked in; the solver's step may span several steps of the grid; and its last one ends
+//! at the clean latent, where f is the identity, not at the noise of timestep 0.
 
 use super::{Batch, DenoiserStage, DiffusionTask, DiffusionTraining, Pick, by_band, pick};
 use crate::error::{TrainError, TrainResult};
@@ -285,6 +286,7 @@ impl Task<StudentStage> for StudentTask<'_> {
         let indices = uniform_timesteps(samples.seed, &numbers, LCM_GRID);
         let boundary = LcmBoundary::PUBLISHED;
         let lcm = LcmStep::with_skip(&samples.schedule, boundary, LCM_GRID, self.settings.skip, &indices)?;
+        let lcm = lcm.ending_clean();
         let z = lcm.noisy(batch.target.clone(), self.noise(numbers.len(), samples.seed, first, &plain));
         let earlier = self.with_teacher(&batch, guidance, |teacher| lcm.teacher(teacher, z.clone()));
         let wanted = lcm.target(&bound(&model.target, &batch, samples), earlier);
