@@ -6,8 +6,10 @@
 //! Counter-measures to the exposure gap (METHOD section 12.3) are settings.
 
 mod estimate;
+mod student;
 
 pub use estimate::{EstimateNets, EstimateTraining};
+pub use student::{STUDENT_SAMPLER, StudentStage, StudentTask, StudentTraining};
 
 use crate::error::TrainResult;
 use crate::images::stored;

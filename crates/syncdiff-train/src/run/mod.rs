@@ -1,7 +1,7 @@
 //! Whole training runs: a configuration, a folder of prepared data and a run folder in, weights out.
 //!
-//! The chain is [`autoencoder`], [`speech`], [`diffusion`]: the third needs the results of the first two. [`syncnet`]
-//! makes judges, and networks for a loss; [`wav2lip`] makes what the model is compared with. A run folder
+//! The chain is [`autoencoder`], [`speech`], [`diffusion`]: the third needs the results of the first two. [`student`]
+//! distils the result into one that needs few steps. [`syncnet`] makes judges, and networks for a loss; [`wav2lip`] makes what the model is compared with. A run folder
 //! holds `config.toml`, `stats.jsonl`, `checkpoints/` and, when the last step is done, the weights. Starting a run in a
 //! folder that has checkpoints goes on where they stop.
 
@@ -10,6 +10,7 @@ mod config;
 mod diffusion;
 mod plan;
 mod speech;
+mod student;
 mod syncnet;
 mod talks;
 mod wav2lip;
@@ -19,6 +20,7 @@ pub use config::{DataSettings, RunConfig};
 pub use diffusion::{DiffusionFiles, MODEL_FOLDER, diffusion};
 pub use plan::{RunPlan, Stage, plan};
 pub use speech::{OFFSETS_FILE, SPEECH_FILE, speech};
+pub use student::{StudentFiles, student};
 pub use syncnet::{SYNCNET_FILE, SyncNetFiles, syncnet};
 pub use wav2lip::{WAV2LIP_FILE, Wav2LipFiles, wav2lip};
 
