@@ -6,6 +6,7 @@
 
 use crate::diffusion::{Denoiser, Prediction};
 use crate::nn::Conv1x1;
+use crate::precision::Precision;
 use crate::unet::{PreparedContext, PreparedTime, UNet, UNetConfig};
 use crate::weights::Remap;
 use burn::module::Module;
@@ -76,6 +77,12 @@ impl LatentDenoiser {
             bottlenecks: (0..squeezed).map(|_| Conv1x1::new(latent, priors.pose_channels, device)).collect(),
             priors,
         }
+    }
+
+    /// The same denoiser with its U-Net computing in another type; the bottlenecks stay as they are.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { unet: precision.convert(self.unet), ..self }
     }
 
     /// Names on disk: upstream's for the U-Net; beside them `bottleneck.*` of the latest frame, `bottleneck_1.*` of the

@@ -236,7 +236,9 @@ impl FrameGenerator<'_> {
         let denoiser = model.denoiser.bind_prepared(&priors, context, times, config.prediction);
         let noise = noise.clone().unwrap_or_else(|| model.start_noise(*seed, model_frame));
         lap(Phase::Condition);
-        let latent = sampler.sample(&denoiser, &model.schedule, noise, *seed, &[model_frame as u64])?;
+        // Noise that a sampler adds on its way flickers as well, unless it is that of the clip.
+        let index = if config.noise == NoisePolicy::PerClip { 0 } else { model_frame as u64 };
+        let latent = sampler.sample(&denoiser, &model.schedule, noise, *seed, &[index])?;
         if !sampled.load(Ordering::Relaxed) {
             settle(&latent);
             sampled.store(true, Ordering::Relaxed);

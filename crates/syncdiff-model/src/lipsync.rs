@@ -6,6 +6,7 @@ use crate::autoencoder::Autoencoder;
 use crate::denoiser::LatentDenoiser;
 use crate::diffusion::Schedule;
 use crate::error::{ModelError, ModelResult};
+use crate::precision::Precision;
 use crate::preset::{LipSyncConfig, SpeechFeatures};
 use crate::weights::{FolderManifest, FolderText, Remap, Storage, WeightsFolder, WeightsWriter, module_shapes};
 use burn::module::Module;
@@ -193,6 +194,20 @@ impl LipSync {
                 conditioner: files.load(model.speech.conditioner, &names.conditioner)?,
             },
             ..model
+        })
+    }
+
+    /// The same model with U-Net and autoencoder computing in another type; the speech encoder, which runs once, stays
+    /// as it is.
+    ///
+    /// # Errors
+    /// As [`Precision::check`].
+    pub fn in_precision(self, precision: Precision) -> ModelResult<Self> {
+        precision.check(&self.device)?;
+        Ok(Self {
+            autoencoder: self.autoencoder.in_precision(precision),
+            denoiser: self.denoiser.in_precision(precision),
+            ..self
         })
     }
 

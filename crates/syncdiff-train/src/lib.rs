@@ -21,8 +21,8 @@ mod wav2lip;
 
 pub use autoencoder::{AutoencoderTask, AutoencoderTraining, FrameSource};
 pub use diffusion::{
-    DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets, EstimateTraining, LatentClip, Sizes,
-    position_weights,
+    DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets, EstimateTraining, LatentClip, STUDENT_SAMPLER,
+    Sizes, StudentStage, StudentTask, StudentTraining, position_weights,
 };
 pub use error::{TrainError, TrainResult};
 pub use options::TrainOptions;

@@ -7,6 +7,7 @@ use syncdiff::device::DeviceChoice;
 use syncdiff::render::BATCH;
 use syncdiff::settings::{Composite, Silence};
 use syncdiff_media::LengthPolicy;
+use syncdiff_model::Precision;
 use syncdiff_model::preset::PoseFeedback;
 
 use crate::commands::bench::BenchArgs;
@@ -94,6 +95,10 @@ pub(crate) struct GenerateArgs {
     /// Where the networks run: auto, cpu, vulkan:N, cuda:N, metal:N, libtorch[:N]; `doctor` lists what this build has
     #[arg(long, default_value = "auto", help_heading = "Model")]
     pub(crate) device: DeviceChoice,
+
+    /// Type in which U-Net and autoencoder compute: f32, or on a GPU f16 or bf16
+    #[arg(long, default_value = "f32", help_heading = "Model")]
+    pub(crate) precision: Precision,
 
     /// Sampler: ddim, dpm++2m, euler, heun or lcm (lcm needs weights distilled for it) [default: the model's own]
     #[arg(long, value_parser = ["ddim", "dpm++2m", "euler", "heun", "lcm"], help_heading = "Model")]

@@ -28,7 +28,7 @@ impl Stage {
         STAGE.get_or_init(|| {
             let stage = Stage { folder: TempDir::new().expect("a folder") };
             talking::prepare(&stage.path("data"));
-            for name in ["autoencoder", "speech", "diffusion", "syncnet", "wav2lip"] {
+            for name in ["autoencoder", "speech", "diffusion", "student", "syncnet", "wav2lip"] {
                 let shipped =
                     std::fs::read_to_string(root().join(format!("configs/lite/{name}.toml"))).expect("shipped");
                 let mut config: toml::Table = shipped.parse().expect("TOML");
@@ -44,9 +44,13 @@ impl Stage {
                 }
                 // Every part of a loss in these few steps.
                 let part = config[name].as_table_mut().expect("its part");
-                for (key, value) in
-                    [("quantize_from", 3), ("offset_from", 2), ("sync_from", 1), ("windows_per_clip", 4)]
-                {
+                for (key, value) in [
+                    ("quantize_from", 3),
+                    ("offset_from", 2),
+                    ("sync_from", 1),
+                    ("windows_per_clip", 4),
+                    ("held_out", 2),
+                ] {
                     if part.contains_key(key) {
                         part.insert(key.into(), toml::Value::Integer(value));
                     }
@@ -76,6 +80,12 @@ impl Stage {
                 command.args(["--speech", text(&self.trained("speech")), "--latents", text(&self.path("latents"))]);
                 command.args(["--offsets", text(&self.path("speech/offsets.tsv"))]);
             }
+            "student" => {
+                let teacher = self.trained("diffusion").with_file_name("");
+                command.args(["--teacher", text(&teacher), "--autoencoder", text(&self.trained("autoencoder"))]);
+                command.args(["--latents", text(&self.path("latents"))]);
+                command.args(["--offsets", text(&self.path("speech/offsets.tsv"))]);
+            }
             "wav2lip" => drop(command.args(["--syncnet", text(&self.trained("syncnet"))])),
             _ => {}
         }
@@ -97,7 +107,10 @@ impl Stage {
     }
 
     fn result(&self, name: &str, out: &str) -> PathBuf {
-        let file = if name == "diffusion" { "model/model.safetensors".into() } else { format!("{name}.safetensors") };
+        let file = match name {
+            "diffusion" | "student" => "model/model.safetensors".into(),
+            _ => format!("{name}.safetensors"),
+        };
         self.path(out).join(file)
     }
 
@@ -150,6 +163,62 @@ fn speech_resume_after_a_kill() {
 #[test]
 fn diffusion_resume_after_a_kill() {
     Stage::set().assert_resume_is_exact("diffusion");
+}
+
+#[test]
+fn student_resume_after_a_kill() {
+    Stage::set().assert_resume_is_exact("student");
+}
+
+/// What is not the denoiser is the teacher's; the folder says how the student draws, and draws in 1, 2 and 4 steps.
+#[test]
+fn a_student_is_a_model_that_draws_in_few_steps() {
+    use burn::tensor::Device;
+    use syncdiff_model::diffusion::{Sampler, SamplerKind};
+    use syncdiff_model::{LipSync, generate::Sampling};
+    let stage = Stage::set();
+    let folders = ["student", "diffusion"].map(|name| stage.trained(name).with_file_name(""));
+    let [student, teacher] = folders.each_ref().map(|folder| LipSync::load(folder, &Device::flex()).unwrap());
+    let config = student.config();
+    assert_eq!((&config.name[..], config.guidance), ("lite-student", 1.0));
+    assert_eq!((config.sampler.kind, config.sampler.num_steps), (SamplerKind::Lcm, 4));
+    assert_eq!(config.unet, teacher.config().unet);
+    let sound: Vec<i16> = (0..3 * 640).map(|i| ((i as f32 * 0.4).sin() * 4000.0) as i16).collect();
+    let speech = [&student, &teacher].map(|model| model.encode_speech(&sound, 3).unwrap());
+    assert_eq!(speech[0].rows().to_data(), speech[1].rows().to_data(), "the listener is the teacher's");
+    let crop = vec![120; 128 * 128 * 3];
+    let drawn = [1, 2, 4].map(|num_steps| {
+        let own = config.sampling(3);
+        let sampling = Sampling { sampler: Sampler { num_steps, ..own.sampler }, ..own };
+        let speaker = student.speaker(speech[0].clone(), &sampling).unwrap();
+        let picture = speaker.start(&crop).unwrap().next(&crop, 1).unwrap();
+        assert_eq!(picture.len(), crop.len());
+        picture
+    });
+    assert!(drawn[0] != drawn[1] && drawn[1] != drawn[2]);
+    let terms = |folder: &std::path::Path| {
+        let manifest = std::fs::read_to_string(folder.join("weights.toml")).unwrap();
+        manifest.parse::<toml::Table>().unwrap()["licence"].clone()
+    };
+    assert_eq!(terms(&folders[0]), terms(&folders[1]));
+}
+
+#[test]
+fn a_student_refuses_a_teacher_and_a_first_stage_that_do_not_fit() {
+    let stage = Stage::set();
+    let command = stage.train("student", "misfit");
+    let arguments: Vec<String> = command.get_args().map(|part| part.to_string_lossy().into_owned()).collect();
+    let autoencoder = arguments.iter().position(|part| part == "--autoencoder").unwrap() + 1;
+    let speech = stage.trained("speech");
+    let mut other = arguments.clone();
+    other[autoencoder] = text(&speech).to_owned();
+    assert_failed(&Command::new(command.get_program()).args(other).output().expect("it starts"), 3, &["speech"]);
+    let config = std::fs::read_to_string(stage.path("student.toml")).unwrap();
+    std::fs::write(stage.path("wrong-student.toml"), config.replace("skip = 5", "skip = 0")).unwrap();
+    let wrong = text(&stage.path("wrong-student.toml")).to_owned();
+    let arguments = arguments.iter().map(|part| if part.ends_with("student.toml") { &wrong } else { part });
+    let output = Command::new(command.get_program()).args(arguments).output().expect("it starts");
+    assert_failed(&output, 2, &["student.skip"]);
 }
 
 #[test]

@@ -24,6 +24,12 @@ impl Ema {
         Self { max_decay, num_updates }
     }
 
+    /// The same decay for every update: the target of a distillation follows its student evenly from the start.
+    pub fn constant(decay: f64) -> Self {
+        // So many updates that only the largest decay counts.
+        Self { max_decay: decay, num_updates: 1 << 60 }
+    }
+
     /// Updates done so far.
     pub fn num_updates(&self) -> u64 {
         self.num_updates
@@ -97,6 +103,7 @@ mod tests {
         }
         assert_eq!(decays, [2.0 / 11.0, 3.0 / 12.0, 4.0 / 13.0]);
         assert_eq!(Ema::new(0.9999, 10_000_000).next_decay(), 0.9999);
+        assert_eq!(Ema::constant(0.95).next_decay(), 0.95);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub mod scalings;
 pub mod schedule;
 
 pub use denoiser::Denoiser;
-pub use distill::{LcmStep, pseudo_huber};
+pub use distill::{LcmStep, pseudo_huber, pseudo_huber_elements};
 pub use ema::Ema;
 pub use loss::{DiffusionLoss, LossWeighting, diffusion_loss};
 pub use noise::{NoiseKey, NoisePolicy, NoiseUse, normal_batch, start_noise, uniform_timesteps};

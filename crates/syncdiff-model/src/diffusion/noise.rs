@@ -56,7 +56,8 @@ impl NoiseKey {
     }
 }
 
-/// Whether the frames of a clip start from the same noise.
+/// Whether the frames of a clip start from the same noise, and are given the same by a sampler that adds some on its
+/// way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NoisePolicy {

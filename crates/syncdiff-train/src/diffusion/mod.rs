@@ -7,8 +7,10 @@
 
 mod estimate;
 mod hear;
+mod student;
 
 pub use estimate::{EstimateNets, EstimateTraining};
+pub use student::{STUDENT_SAMPLER, StudentStage, StudentTask, StudentTraining};
 
 use crate::error::TrainResult;
 use crate::images::stored;

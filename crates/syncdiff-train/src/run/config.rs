@@ -2,7 +2,7 @@
 
 use super::ModelChanges;
 use crate::autoencoder::AutoencoderTraining;
-use crate::diffusion::DiffusionTraining;
+use crate::diffusion::{DiffusionTraining, StudentTraining};
 use crate::error::{TrainError, TrainResult};
 use crate::options::TrainOptions;
 use crate::speech::SpeechTraining;
@@ -71,6 +71,9 @@ pub struct RunConfig {
     /// Settings of `train diffusion`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diffusion: Option<DiffusionTraining>,
+    /// Settings of `train student`, which reads those of the diffusion too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub student: Option<StudentTraining>,
     /// Settings of `train syncnet`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub syncnet: Option<SyncNetTraining>,
@@ -140,7 +143,9 @@ mod tests {
         let syncnet = read(include_str!("../../../../configs/lite/syncnet.toml"));
         let wav2lip = read(include_str!("../../../../configs/lite/wav2lip.toml"));
         assert!(diffusion.diffusion.is_some() && syncnet.syncnet.is_some() && wav2lip.wav2lip.is_some());
-        for config in [autoencoder, speech, diffusion, syncnet, wav2lip] {
+        let student = read(include_str!("../../../../configs/lite/student.toml"));
+        assert!(student.student.is_some() && student.diffusion.is_some());
+        for config in [autoencoder, speech, diffusion, student, syncnet, wav2lip] {
             assert_eq!(config.model().unwrap(), LipSyncConfig::lite());
         }
     }

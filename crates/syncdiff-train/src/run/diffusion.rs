@@ -27,7 +27,7 @@ pub const MODEL_FOLDER: &str = "model";
 /// Frames encoded at once.
 const ENCODE_BATCH: usize = 8;
 /// Held-out clips of one speaker that are encoded.
-const VALID_CLIPS_PER_SPEAKER: usize = 4;
+pub(super) const VALID_CLIPS_PER_SPEAKER: usize = 4;
 
 /// What `diffusion` reads beside the data.
 pub struct DiffusionFiles<'a> {
@@ -92,7 +92,7 @@ pub fn diffusion(
         listener: &listener,
         encoder_learns: learns,
         mask: FixedMask::new(&model_config)?,
-        store: store(files.latents, files.autoencoder, &model_config)?,
+        store: latent_store(files.latents, files.autoencoder, &model_config)?,
         offsets: files.offsets.map(read_offsets).transpose()?.unwrap_or_default(),
         device: plain,
         config: &model_config,
@@ -175,13 +175,13 @@ pub fn diffusion(
 }
 
 /// A mask that is the same for every crop.
-struct FixedMask {
+pub(super) struct FixedMask {
     mask: KeepMask,
     size: usize,
 }
 
 impl FixedMask {
-    fn new(config: &LipSyncConfig) -> TrainResult<Self> {
+    pub(super) fn new(config: &LipSyncConfig) -> TrainResult<Self> {
         let kind: KeepMaskKind = config.keep_mask.parse().map_err(|_| TrainError::Parameter {
             name: "keep_mask",
             value: config.keep_mask.clone(),
@@ -209,7 +209,7 @@ impl FixedMask {
     }
 
     /// Share of hidden pixels behind each latent position.
-    fn hidden_shares(&self, side: usize) -> Vec<f32> {
+    pub(super) fn hidden_shares(&self, side: usize) -> Vec<f32> {
         let factor = self.size / side;
         let mut shares = vec![0f32; side * side];
         for (i, &keep) in self.mask.keep.iter().enumerate() {
@@ -221,7 +221,7 @@ impl FixedMask {
     }
 }
 
-fn store(folder: &Path, autoencoder_file: &Path, config: &LipSyncConfig) -> TrainResult<LatentStore> {
+pub(super) fn latent_store(folder: &Path, autoencoder_file: &Path, config: &LipSyncConfig) -> TrainResult<LatentStore> {
     let side = config.latent_size();
     let key = LatentKey {
         autoencoder: sha256_of_file(autoencoder_file)?,
@@ -233,17 +233,17 @@ fn store(folder: &Path, autoencoder_file: &Path, config: &LipSyncConfig) -> Trai
 }
 
 /// From prepared clips to what the denoiser learns from.
-struct ClipEncoder<'a> {
-    judge: Option<&'a OwnSyncNet>,
-    first_stage: &'a Autoencoder,
-    listener: &'a SpeechEncoder,
+pub(super) struct ClipEncoder<'a> {
+    pub(super) judge: Option<&'a OwnSyncNet>,
+    pub(super) first_stage: &'a Autoencoder,
+    pub(super) listener: &'a SpeechEncoder,
     /// Layers of it learn: it is run in every step, not once.
-    encoder_learns: bool,
-    mask: FixedMask,
-    store: LatentStore,
-    offsets: BTreeMap<String, isize>,
-    device: &'a Device,
-    config: &'a LipSyncConfig,
+    pub(super) encoder_learns: bool,
+    pub(super) mask: FixedMask,
+    pub(super) store: LatentStore,
+    pub(super) offsets: BTreeMap<String, isize>,
+    pub(super) device: &'a Device,
+    pub(super) config: &'a LipSyncConfig,
 }
 
 fn latents(first_stage: &Autoencoder, crops: &[Vec<u8>], side: usize, device: &Device) -> Vec<f32> {
@@ -274,7 +274,12 @@ impl ClipEncoder<'_> {
         Ok(rows.into_data().convert::<f32>().try_into_vec().expect("converted to f32"))
     }
 
-    fn encode_all(&self, inputs: &RunInputs<'_>, split: &str, choice: &DataSettings) -> TrainResult<Vec<LatentClip>> {
+    pub(super) fn encode_all(
+        &self,
+        inputs: &RunInputs<'_>,
+        split: &str,
+        choice: &DataSettings,
+    ) -> TrainResult<Vec<LatentClip>> {
         let chosen = choice.choose(inputs.data, split)?;
         self.store.fill(inputs.data, &chosen, |_, clip| self.arrays(clip))?;
         let len = self.store.key().shape.iter().product::<usize>();

@@ -28,6 +28,8 @@ pub enum Stage {
     Speech,
     /// [`super::diffusion`]
     Diffusion,
+    /// [`super::student`]
+    Student,
     /// [`super::syncnet`]
     SyncNet,
     /// [`super::wav2lip`]
@@ -105,6 +107,12 @@ fn per_sample(stage: Stage, config: &RunConfig, length: usize) -> TrainResult<Co
                 + denoiser
                 + model.priors.bottleneck_cost(model.autoencoder.z_channels, side)
                 + model.conditioning.cost()
+        }
+        Stage::Student => {
+            config.part("student", &config.student)?;
+            let learns = per_sample(Stage::Diffusion, config, length)?;
+            // Beside its own passes: the teacher's with and without speech, and the target's.
+            learns + Cost { parameters: 0, ..learns }
         }
         Stage::SyncNet => {
             let windows = config.part("syncnet", &config.syncnet)?.windows_per_clip;

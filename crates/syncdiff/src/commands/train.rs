@@ -10,7 +10,9 @@ use syncdiff::{Error, Outcome};
 use syncdiff_data::Dataset;
 use syncdiff_model::cost::architectures::short;
 use syncdiff_train::Stats;
-use syncdiff_train::run::{self, DiffusionFiles, RunConfig, RunInputs, RunPlan, Stage, SyncNetFiles, Wav2LipFiles};
+use syncdiff_train::run::{
+    self, DiffusionFiles, RunConfig, RunInputs, RunPlan, Stage, StudentFiles, SyncNetFiles, Wav2LipFiles,
+};
 
 use crate::terminal::say;
 
@@ -19,7 +21,7 @@ pub(super) const CLIP_CACHE_BYTES: usize = 6 << 30;
 
 /// Train a part of the model
 ///
-/// The chain is autoencoder, speech, diffusion; syncnet makes a judge, or a network for a loss. A run folder that holds checkpoints is resumed exactly where it
+/// The chain is autoencoder, speech, diffusion, student; syncnet makes a judge, or a network for a loss. A run folder that holds checkpoints is resumed exactly where it
 /// stopped; an interrupt writes a checkpoint first.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrainCommand {
@@ -61,6 +63,32 @@ pub(crate) enum TrainCommand {
         /// Start from these weights instead of random ones: the `model.safetensors` of a weights folder
         #[arg(long, value_name = "FILE")]
         init_from: Option<PathBuf>,
+        /// Result of `train syncnet` for the sync loss of [diffusion.estimate]; another one must judge
+        #[arg(long, value_name = "FILE")]
+        syncnet: Option<PathBuf>,
+        /// Folder of the LPIPS networks for the loss of [diffusion.estimate] (`syncdiff models pull`)
+        #[arg(long, value_name = "DIR")]
+        lpips: Option<PathBuf>,
+    },
+    /// A student that draws in four steps, or one, what its teacher draws in many with guidance
+    Student {
+        #[command(flatten)]
+        run: RunArgs,
+        /// Weights folder of the teacher: `model` in the run folder of `train diffusion`, or models/lite
+        #[arg(long, value_name = "DIR")]
+        teacher: PathBuf,
+        /// The autoencoder that the teacher was trained with, where --latents holds latents of it; else the teacher's
+        #[arg(long, value_name = "FILE")]
+        autoencoder: Option<PathBuf>,
+        /// How far picture and sound of each clip are apart: `offsets.tsv` of `train speech`
+        #[arg(long, value_name = "FILE")]
+        offsets: Option<PathBuf>,
+        /// Folder that keeps the latents, for this run and others with the same autoencoder
+        #[arg(long, value_name = "DIR")]
+        latents: PathBuf,
+        /// Terms of the resulting weights, written beside them [default: the teacher's]
+        #[arg(long, value_name = "TEXT")]
+        licence: Option<String>,
         /// Result of `train syncnet` for the sync loss of [diffusion.estimate]; another one must judge
         #[arg(long, value_name = "FILE")]
         syncnet: Option<PathBuf>,
@@ -125,6 +153,7 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
         TrainCommand::Autoencoder { run, .. } => (run, Stage::Autoencoder),
         TrainCommand::Speech { run, .. } => (run, Stage::Speech),
         TrainCommand::Diffusion { run, .. } => (run, Stage::Diffusion),
+        TrainCommand::Student { run, .. } => (run, Stage::Student),
         TrainCommand::SyncNet { run, .. } => (run, Stage::SyncNet),
         TrainCommand::Wav2Lip { run, .. } => (run, Stage::Wav2Lip),
     };
@@ -162,6 +191,17 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
                 lpips: lpips.as_deref(),
             };
             run::diffusion(&inputs, &files, licence, &mut report)?
+        }
+        TrainCommand::Student { teacher, autoencoder, offsets, latents, licence, syncnet, lpips, .. } => {
+            let files = StudentFiles {
+                teacher,
+                autoencoder: autoencoder.as_deref(),
+                offsets: offsets.as_deref(),
+                latents,
+                syncnet: syncnet.as_deref(),
+                lpips: lpips.as_deref(),
+            };
+            run::student(&inputs, &files, licence.as_deref(), &mut report)?
         }
         TrainCommand::SyncNet { offsets, init_from, .. } => {
             let files = SyncNetFiles { offsets: offsets.as_deref(), init_from: init_from.as_deref() };

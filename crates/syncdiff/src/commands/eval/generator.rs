@@ -14,8 +14,8 @@ use syncdiff_eval::{
 };
 use syncdiff_face::{Affine, KeepMask, PasteMask, paste_back, warp};
 use syncdiff_media::{Frame, LengthPolicy, Tools, write_png};
-use syncdiff_model::LipSync;
 use syncdiff_model::generate::{rgb_to_tensor, tensor_to_rgb};
+use syncdiff_model::{LipSync, Precision};
 
 use super::args::EvalArgs;
 use super::jobs::Job;
@@ -237,6 +237,7 @@ pub(crate) fn scored_clip([video, speech, out]: [&Path; 3], weights: &Path, devi
         weights: weights.to_path_buf(),
         face_models: folders::face_models(),
         device,
+        precision: Precision::F32,
         sampler: None,
         steps: None,
         guidance: None,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use syncdiff::{Error, Outcome};
 use syncdiff_data::{Clip, ClipEntry, ClipFilter, Frame};
-use syncdiff_eval::{Interval, bootstrap};
+use syncdiff_eval::bootstrap;
 use syncdiff_face::KeepMask;
 use syncdiff_model::LipSync;
 use syncdiff_model::audio::speech_rows;
@@ -67,9 +67,8 @@ impl Lab<'_> {
             for (name, values) in [(column.to_owned(), plain), (format!("{column} standardised"), standardised)] {
                 let mean = |chosen: &[usize]| chosen.iter().map(|at| values[*at]).sum::<f64>() / chosen.len() as f64;
                 let Some(interval) = bootstrap(values.len(), mean) else { continue };
-                let Interval { value, low, high } = interval;
                 let metric = format!("variance.{}", plan.name.to_lowercase());
-                cells.push(Cell { column: name, metric, interval: Interval { value, low, high }, clips: values.len() });
+                cells.push(Cell { column: name, metric, interval, clips: values.len() });
             }
         }
         hows.dedup();

@@ -1,0 +1,183 @@
+//! The student's run: the distillation of a whole weights folder.
+
+use super::diffusion::{ClipEncoder, FixedMask, VALID_CLIPS_PER_SPEAKER, latent_store};
+use super::{DataSettings, MODEL_FOLDER, Report, RunInputs, autoencoder};
+use crate::diffusion::{
+    DenoiserStage, DiffusionTask, EstimateNets, STUDENT_SAMPLER, Sizes, StudentStage, StudentTask, position_weights,
+};
+use crate::error::{TrainError, TrainResult};
+use crate::speech::read_offsets;
+use crate::trainer::train;
+use std::path::{Path, PathBuf};
+use syncdiff_model::autoencoder::Autoencoder;
+use syncdiff_model::diffusion::Schedule;
+use syncdiff_model::lipsync::SpeechEncoder;
+use syncdiff_model::scorers::{Lpips, LpipsTrunk, OwnSyncNet};
+use syncdiff_model::weights::{Remap, Storage, WeightsFolder, load_into, module_tensors, open_safetensors};
+use syncdiff_model::{LipSync, LipSyncConfig};
+
+/// Tensors of a weights folder.
+const TENSORS: &str = "model.safetensors";
+/// Relative rounding of values stored as f16, and its floor.
+const ROUNDING: (f32, f32) = (1.0 / 1024.0, 1.0 / 16_777_216.0);
+
+/// What `student` reads beside the data.
+pub struct StudentFiles<'a> {
+    /// Weights folder of the teacher.
+    pub teacher: &'a Path,
+    /// The first stage that the teacher was trained with, where latents of it are kept already; else the teacher's.
+    pub autoencoder: Option<&'a Path>,
+    /// As for the diffusion.
+    pub offsets: Option<&'a Path>,
+    /// As for the diffusion.
+    pub latents: &'a Path,
+    /// As for the diffusion.
+    pub syncnet: Option<&'a Path>,
+    /// As for the diffusion.
+    pub lpips: Option<&'a Path>,
+}
+
+/// Distils the denoiser of a weights folder and writes a folder, [`MODEL_FOLDER`], whose configuration samples with
+/// the student in four steps without guidance. The other networks are the teacher's, and so are its terms where
+/// `licence` names none.
+///
+/// # Errors
+/// Data, weights or settings that cannot be used, a loss that is not finite, a folder that cannot be written.
+pub fn student(
+    inputs: &RunInputs<'_>,
+    files: &StudentFiles<'_>,
+    licence: Option<&str>,
+    report: Report<'_>,
+) -> TrainResult<PathBuf> {
+    let config = inputs.config;
+    let settings = config.part("student", &config.student)?.clone();
+    settings.check()?;
+    let drawing = config.part("diffusion", &config.diffusion)?.clone();
+    let plain = inputs.device;
+    let device = plain.clone().autodiff();
+    let teacher = LipSync::load(files.teacher, plain)?;
+    let model_config = teacher.config().clone();
+    fits(config.model()?, &model_config, files.teacher)?;
+    if drawing.prediction != model_config.prediction {
+        return Err(TrainError::Parameter {
+            name: "diffusion.prediction",
+            value: format!("{:?}", drawing.prediction),
+            allowed: format!("the teacher predicts {:?}", model_config.prediction),
+        });
+    }
+    let terms = WeightsFolder::open(files.teacher)?.manifest().licence.clone();
+    inputs.begin()?;
+
+    let kept = files.teacher.join(TENSORS);
+    let autoencoder_file = files.autoencoder.unwrap_or(&kept);
+    let weights = open_safetensors(autoencoder_file)?;
+    let first_stage = Autoencoder::new(&model_config.autoencoder, plain);
+    let first_stage = load_into(first_stage, &weights, &autoencoder::names())?;
+    same_but_for_rounding(&first_stage, &teacher.autoencoder, autoencoder_file)?;
+    let judge = files.syncnet.map(|path| OwnSyncNet::load(path, plain)).transpose()?;
+    let encoder = ClipEncoder {
+        judge: judge.as_ref(),
+        first_stage: &first_stage,
+        listener: &teacher.speech,
+        encoder_learns: false,
+        mask: FixedMask::new(&model_config)?,
+        store: latent_store(files.latents, autoencoder_file, &model_config)?,
+        offsets: files.offsets.map(read_offsets).transpose()?.unwrap_or_default(),
+        device: plain,
+        config: &model_config,
+    };
+    let clips = encoder.encode_all(inputs, "train", &config.data)?;
+    let few = DataSettings { max_clips_per_speaker: VALID_CLIPS_PER_SPEAKER, ..config.data.clone() };
+    let valid = encoder.encode_all(inputs, "valid", &few)?;
+
+    device.seed(config.options.seed);
+    let start = LipSync::load(files.teacher, &device)?;
+    let estimate = match &drawing.estimate {
+        Some(estimate) => {
+            let syncnet = files.syncnet.map(|path| OwnSyncNet::load(path, &device)).transpose()?;
+            let lpips = files.lpips.map(|folder| Lpips::open(LpipsTrunk::Alex, folder, &device)).transpose()?;
+            Some(EstimateNets::new(estimate, start.autoencoder, syncnet, lpips)?)
+        }
+        None if files.syncnet.or(files.lpips).is_some() => {
+            return Err(TrainError::Parameter {
+                name: "diffusion.estimate",
+                value: "absent".into(),
+                allowed: "--syncnet and --lpips need a table [diffusion.estimate] with their weights".into(),
+            });
+        }
+        None => None,
+    };
+    let side = model_config.latent_size();
+    let samples = DiffusionTask {
+        estimate,
+        weights: position_weights(&encoder.mask.hidden_shares(side), side, &drawing),
+        settings: drawing,
+        batch_size: config.options.batch_size,
+        seed: config.options.seed,
+        device,
+        sizes: Sizes {
+            channels: model_config.autoencoder.z_channels,
+            side,
+            speech: model_config.speech_dim(),
+            window: model_config.conditioning.window,
+            previous_frames: model_config.priors.pose_frames,
+        },
+        clips: &clips,
+        valid: &valid,
+        schedule: Schedule::paper(),
+    };
+    let stage = |denoiser, conditioner| DenoiserStage { denoiser, conditioner, audio: None };
+    let frozen = stage(teacher.denoiser.clone(), teacher.speech.conditioner.clone());
+    let task = StudentTask::new(settings, samples, frozen)?;
+    let learns = StudentStage::new(stage(start.denoiser, start.speech.conditioner));
+    let trained = train(&task, learns, &config.options, inputs.folder, inputs.clock, report)?;
+    inputs.finished(trained.step)?;
+
+    let DenoiserStage { denoiser, conditioner, .. } = trained.shadow.student;
+    let speech = SpeechEncoder { audio: teacher.speech.audio, conditioner };
+    let result = LipSyncConfig {
+        name: format!("{}-student", config.preset),
+        sampler: STUDENT_SAMPLER,
+        guidance: LipSyncConfig::NO_GUIDANCE,
+        ..model_config
+    };
+    let model = LipSync::from_parts(result, teacher.autoencoder, denoiser, speech, plain)?;
+    let folder = inputs.folder.join(MODEL_FOLDER);
+    let card = format!(
+        "# {}, student\n\nDistilled for {} steps, {:.0} s: four steps without guidance.\n",
+        config.preset, trained.step, trained.seconds
+    );
+    model.save(&folder, Storage::F16, &card, licence.unwrap_or(&terms))?;
+    Ok(folder)
+}
+
+/// The configuration's model must be the teacher's, but for how it samples.
+fn fits(wanted: LipSyncConfig, teacher: &LipSyncConfig, folder: &Path) -> TrainResult<()> {
+    let LipSyncConfig { name, feedback, noise, sampler, guidance, .. } = teacher.clone();
+    let wanted = LipSyncConfig { name, feedback, noise, sampler, guidance, ..wanted };
+    if wanted == *teacher && teacher.priors.pose_frames == 1 {
+        return Ok(());
+    }
+    Err(TrainError::Parameter {
+        name: "preset",
+        value: folder.display().to_string(),
+        allowed: "the teacher must be a model of the preset of the configuration, with one previous frame".into(),
+    })
+}
+
+/// Latents of one first stage serve another only where both are the same, up to the rounding of their files.
+fn same_but_for_rounding(given: &Autoencoder, own: &Autoencoder, path: &Path) -> TrainResult<()> {
+    let (given, own) = (module_tensors(given, &Remap::identity()), module_tensors(own, &Remap::identity()));
+    for (name, tensor) in &own {
+        let (ours, theirs) = (tensor.to_f32()?, given[name].to_f32()?);
+        let (relative, least) = ROUNDING;
+        if ours.iter().zip(theirs.iter()).any(|(a, b)| (a - b).abs() > relative * a.abs() + least) {
+            return Err(TrainError::Parameter {
+                name: "autoencoder",
+                value: path.display().to_string(),
+                allowed: format!("must be the teacher's first stage; {name} differs. Leave --autoencoder out"),
+            });
+        }
+    }
+    Ok(())
+}
