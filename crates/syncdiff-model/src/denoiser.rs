@@ -121,6 +121,21 @@ impl LatentDenoiser {
         self.unet.forward(Tensor::cat(vec![z, condition], 1), timesteps, context)
     }
 
+    /// What the middle block of the U-Net gives: the latent representation whose steadiness the paper compares (its
+    /// table 4).
+    ///
+    /// # Shapes
+    /// as [`LatentDenoiser::forward`] -> [batch, channels, height, width] of the lowest level
+    pub fn middle(&self, z: Tensor<4>, condition: Tensor<4>, timesteps: &[usize], context: Tensor<3>) -> Tensor<4> {
+        let mut middle = None;
+        self.unet.forward_traced(Tensor::cat(vec![z, condition], 1), timesteps, context, &mut |block, output| {
+            if block == "middle_block" {
+                middle = Some(output.clone());
+            }
+        });
+        middle.expect("every U-Net has a middle block")
+    }
+
     /// Projects audio tokens for every cross-attention, for [`LatentDenoiser::bind_prepared`].
     ///
     /// # Shapes

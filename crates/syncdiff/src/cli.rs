@@ -12,6 +12,7 @@ use syncdiff_model::preset::PoseFeedback;
 
 use crate::commands::bench::BenchArgs;
 use crate::commands::eval::EvalArgs;
+use crate::commands::experiment::ExperimentArgs;
 use crate::commands::prepare::PrepareArgs;
 use crate::commands::train::TrainCommand;
 use crate::terminal::ProgressKind;
@@ -38,6 +39,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Train(TrainCommand),
     Eval(Box<EvalArgs>),
+    Experiment(Box<ExperimentArgs>),
     Bench(BenchArgs),
 }
 
@@ -48,9 +50,12 @@ impl Command {
             Command::Generate(args) => args.progress,
             Command::Scan(args) => args.progress,
             Command::Bench(args) => args.progress,
-            Command::Doctor(_) | Command::Models(_) | Command::Prepare(_) | Command::Train(_) | Command::Eval(_) => {
-                ProgressKind::None
-            }
+            Command::Doctor(_)
+            | Command::Models(_)
+            | Command::Prepare(_)
+            | Command::Train(_)
+            | Command::Eval(_)
+            | Command::Experiment(_) => ProgressKind::None,
         }
     }
 }

@@ -13,6 +13,7 @@ mod speech;
 mod student;
 mod syncnet;
 mod talks;
+mod variant;
 mod wav2lip;
 
 pub use autoencoder::{AUTOENCODER_FILE, autoencoder};
@@ -22,6 +23,7 @@ pub use plan::{RunPlan, Stage, plan};
 pub use speech::{OFFSETS_FILE, SPEECH_FILE, speech};
 pub use student::{StudentFiles, student};
 pub use syncnet::{SYNCNET_FILE, SyncNetFiles, syncnet};
+pub use variant::{FeaturesName, ModelChanges, PriorsName};
 pub use wav2lip::{WAV2LIP_FILE, Wav2LipFiles, wav2lip};
 
 use crate::error::{TrainError, TrainResult};
