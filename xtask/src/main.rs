@@ -40,6 +40,7 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    syncdiff_kernels::keep_pages();
     let done = match Cli::parse().task {
         Task::BenchTorch(options) => bench::run(&options),
         Task::BenchOurs { folder } => ours::run(&folder),

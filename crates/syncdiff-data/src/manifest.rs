@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::clip::ClipMeta;
 use crate::error::DataError;
 
 /// One clip to prepare.
@@ -31,6 +32,22 @@ impl ClipSource {
     /// reduced to letters, digits, dot, dash and underscore.
     pub fn key(&self) -> String {
         [&self.split, &self.corpus, &self.speaker, &self.name].map(|part| tame(part)).join("/")
+    }
+
+    /// What goes into the prepared file: this, and the rate, the size and the fingerprint of what was read.
+    pub(crate) fn meta(&self, source_fps: String, (width, height): (usize, usize), fingerprint: &str) -> ClipMeta {
+        ClipMeta {
+            clip: self.key(),
+            corpus: self.corpus.clone(),
+            split: self.split.clone(),
+            speaker: self.speaker.clone(),
+            transcript: self.transcript.clone(),
+            licence: self.licence.clone(),
+            origin: self.origin.clone(),
+            source_fps,
+            source_size: format!("{width}x{height}"),
+            fingerprint: fingerprint.to_owned(),
+        }
     }
 }
 

@@ -24,6 +24,7 @@ mod lips;
 mod listen;
 mod metrics;
 mod pairs;
+mod paper;
 mod perceptual;
 mod picture;
 mod plot;
@@ -45,6 +46,7 @@ pub use lips::{MOST_LAG, best_correlation, correlation, deviation, motion, paire
 pub use listen::{Listener, Protocol};
 pub use metrics::{Better, Group, METRICS, Metric, metric};
 pub use pairs::{ClipFacts, PairReader};
+pub use paper::{PAPER_COLUMNS, PAPER_TABLES, PaperColumn, PaperRow, PaperTable, VARIANCE_COLUMNS, paper_tables};
 pub use perceptual::{LpipsMean, SMALLEST_LPIPS_SIDE};
 pub use picture::{EQUAL_DB, mse, psnr, psnr_u8wrap, ssim};
 pub use plot::{distribution, escape, speakers};

@@ -13,6 +13,8 @@ mod matmul;
 mod nearest;
 mod norm;
 mod ops;
+#[cfg(feature = "mimalloc")]
+mod pages;
 mod pointwise;
 #[doc(hidden)]
 pub mod simd;
@@ -22,8 +24,11 @@ mod tests;
 use burn::tensor::Device;
 
 pub use conv::Conv3x3;
+pub use linear::transposed;
 pub use nearest::nearest_rows;
 pub use ops::{KernelOps, attention, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, linear, silu};
+#[cfg(feature = "mimalloc")]
+pub use pages::keep_pages;
 
 /// Runs `work` on a thread of the pool that the kernels share, where `device` is the CPU.
 ///

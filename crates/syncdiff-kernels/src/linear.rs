@@ -26,13 +26,16 @@ pub(crate) fn backward(x: &[f32], weight: &[f32], dy: &[f32], out: usize) -> (Ve
     (dx, dweight, dbias)
 }
 
-/// Rows and columns exchanged.
+/// Rows and columns of a row-major matrix exchanged, in parallel.
 ///
 /// # Shapes
 /// [rows, columns] -> [columns, rows]
-fn transposed(from: &[f32], columns: usize) -> Vec<f32> {
+pub fn transposed(from: &[f32], columns: usize) -> Vec<f32> {
     /// Rows of the result at once: so many values of a row of the source fill a line of the cache.
     const BLOCK: usize = 16;
+    if from.is_empty() {
+        return Vec::new();
+    }
     let rows = from.len() / columns;
     let mut to = vec![0f32; from.len()];
     to.par_chunks_mut(BLOCK * rows).enumerate().for_each(|(block, to)| {
@@ -44,4 +47,18 @@ fn transposed(from: &[f32], columns: usize) -> Vec<f32> {
         }
     });
     to
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transposition_of_odd_sizes() {
+        let values: Vec<f32> = (0..70 * 33).map(|i| i as f32).collect();
+        let turned = transposed(&values, 33);
+        assert_eq!(turned[5 * 70 + 64], values[64 * 33 + 5]);
+        assert_eq!(transposed(&turned, 70), values);
+        assert!(transposed(&[], 0).is_empty());
+    }
 }

@@ -3,7 +3,9 @@
 //! The right matrix is cut into strips of a few vectors' width; a task copies its strip, so that it lies in one piece in
 //! the cache, and passes the rows of the left matrix over it, some at a time, in the register tile of the convolutions.
 
-use crate::conv::tile::{OutPtr, tile_size};
+#[cfg(target_arch = "aarch64")]
+use crate::conv::tile::NEON_TILE;
+use crate::conv::tile::{OutPtr, SCALAR_TILE, tile_size};
 use crate::simd::{self, Lanes, Level, Scalar4, dispatch};
 use rayon::prelude::*;
 
@@ -32,18 +34,6 @@ struct Call<'a> {
     start: Start<'a>,
 }
 
-fn lanes(level: Level) -> usize {
-    match level {
-        Level::Scalar => Scalar4::N,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => 8,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => 16,
-        #[cfg(target_arch = "aarch64")]
-        Level::Neon => 4,
-    }
-}
-
 /// `start + a[n] * b[n]`; a side with one matrix has the same for all n.
 ///
 /// # Shapes
@@ -63,7 +53,7 @@ pub(crate) fn multiply(a: &[f32], b: &[f32], start: Start<'_>, sizes: Sizes) -> 
     let level = simd::level();
     let call = Call { level, sizes, start };
     let (block, vectors) = tile_size(level);
-    let width = vectors * lanes(level);
+    let width = vectors * level.lanes();
     let strips = columns.div_ceil(width);
     // Rows are shared out too where there are not strips enough for all threads.
     let wanted = (4 * rayon::current_num_threads()).div_ceil(batch * strips);
@@ -100,14 +90,8 @@ dispatch! {
             }
             return;
         }
-        // In vectors: a call that copies a few of them takes longer than the copy.
         for (to, row) in rows {
-            for (to, from) in to.as_chunks_mut::<8>().0.iter_mut().zip(row[from..].as_chunks::<8>().0) {
-                *to = *from;
-            }
-            for (to, from) in to.as_chunks_mut::<8>().1.iter_mut().zip(&row[from + width / 8 * 8..]) {
-                *to = *from;
-            }
+            simd::copy(&row[from..from + width], to);
         }
     }
 }
@@ -121,13 +105,16 @@ impl Call<'_> {
         // SAFETY: forwarded; a level is only chosen where its instruction set was detected.
         unsafe {
             match self.level {
-                Level::Scalar => self.strip::<Scalar4, 6, 2>(a, panel, rows, from, out),
+                Level::Scalar => self.strip::<Scalar4, { SCALAR_TILE.0 }, { SCALAR_TILE.1 }>(a, panel, rows, from, out),
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx2 => x86::avx2(self, a, panel, rows, from, out),
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx512 => x86::avx512(self, a, panel, rows, from, out),
                 #[cfg(target_arch = "aarch64")]
-                Level::Neon => self.strip::<crate::simd::neon::F32x4, 4, 3>(a, panel, rows, from, out),
+                Level::Neon => {
+                    use crate::simd::neon::F32x4;
+                    self.strip::<F32x4, { NEON_TILE.0 }, { NEON_TILE.1 }>(a, panel, rows, from, out)
+                }
             }
         }
     }
@@ -211,6 +198,7 @@ impl Call<'_> {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Call;
+    use crate::conv::tile::{AVX2_TILE, AVX512_TILE};
     use crate::simd::x86::{F32x8, F32x16};
     use std::ops::Range;
 
@@ -224,7 +212,7 @@ mod x86 {
         out: *mut f32,
     ) {
         // SAFETY: forwarded; the instruction set is enabled here.
-        unsafe { call.strip::<F32x8, 6, 2>(a, panel, rows, from, out) }
+        unsafe { call.strip::<F32x8, { AVX2_TILE.0 }, { AVX2_TILE.1 }>(a, panel, rows, from, out) }
     }
 
     #[target_feature(enable = "avx512f")]
@@ -237,6 +225,6 @@ mod x86 {
         out: *mut f32,
     ) {
         // SAFETY: forwarded; the instruction set is enabled here.
-        unsafe { call.strip::<F32x16, 8, 3>(a, panel, rows, from, out) }
+        unsafe { call.strip::<F32x16, { AVX512_TILE.0 }, { AVX512_TILE.1 }>(a, panel, rows, from, out) }
     }
 }

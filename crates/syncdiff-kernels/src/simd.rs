@@ -47,6 +47,29 @@ impl Level {
             Self::Neon => true,
         }
     }
+
+    /// Lanes of its widest vector.
+    pub(crate) fn lanes(self) -> usize {
+        match self {
+            Self::Scalar => Scalar4::N,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => x86::F32x8::N,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => x86::F32x16::N,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => neon::F32x4::N,
+        }
+    }
+
+    /// Lanes of the vectors that a row of so many values is cut into; whether they are whole ones is for the caller to
+    /// ask. 16 lanes alone would exclude rows of 8, where the lowest level of a U-Net works.
+    pub(crate) fn lanes_for(self, row: usize) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 if !row.is_multiple_of(x86::F32x16::N) => x86::F32x8::N,
+            level => level.lanes(),
+        }
+    }
 }
 
 /// 0: the best; otherwise 1 + a level.
@@ -343,6 +366,19 @@ pub(crate) mod neon {
             // SAFETY: the caller promises eight writable values.
             unsafe { vst2q_f32(to, float32x4x2_t(even.0, odd.0)) }
         }
+    }
+}
+
+/// Copies, in vectors where there are whole ones: a call that copies a few of them takes longer than the copy.
+#[inline(always)]
+pub(crate) fn copy(from: &[f32], to: &mut [f32]) {
+    let (from, from_rest) = from.as_chunks::<8>();
+    let (to, to_rest) = to.as_chunks_mut::<8>();
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
+    }
+    for (to, from) in to_rest.iter_mut().zip(from_rest) {
+        *to = *from;
     }
 }
 

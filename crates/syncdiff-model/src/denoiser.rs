@@ -6,6 +6,7 @@
 
 use crate::diffusion::{Denoiser, Prediction};
 use crate::nn::Conv1x1;
+use crate::precision::Precision;
 use crate::unet::{PreparedContext, PreparedTime, UNet, UNetConfig};
 use crate::weights::Remap;
 use burn::module::Module;
@@ -78,6 +79,12 @@ impl LatentDenoiser {
         }
     }
 
+    /// The same denoiser with its U-Net computing in another type; the bottlenecks stay as they are.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { unet: precision.convert(self.unet), ..self }
+    }
+
     /// Names on disk: upstream's for the U-Net; beside them `bottleneck.*` of the latest frame, `bottleneck_1.*` of the
     /// one before it, and so on.
     pub fn remap(unet: &UNetConfig) -> Remap {
@@ -112,6 +119,21 @@ impl LatentDenoiser {
     /// z: [batch, 3, h, w], condition: of [`LatentDenoiser::condition`], context: [batch, tokens, dim] -> shape of z
     pub fn forward(&self, z: Tensor<4>, condition: Tensor<4>, timesteps: &[usize], context: Tensor<3>) -> Tensor<4> {
         self.unet.forward(Tensor::cat(vec![z, condition], 1), timesteps, context)
+    }
+
+    /// What the middle block of the U-Net gives: the latent representation whose steadiness the paper compares (its
+    /// table 4).
+    ///
+    /// # Shapes
+    /// as [`LatentDenoiser::forward`] -> [batch, channels, height, width] of the lowest level
+    pub fn middle(&self, z: Tensor<4>, condition: Tensor<4>, timesteps: &[usize], context: Tensor<3>) -> Tensor<4> {
+        let mut middle = None;
+        self.unet.forward_traced(Tensor::cat(vec![z, condition], 1), timesteps, context, &mut |block, output| {
+            if block == "middle_block" {
+                middle = Some(output.clone());
+            }
+        });
+        middle.expect("every U-Net has a middle block")
     }
 
     /// Projects audio tokens for every cross-attention, for [`LatentDenoiser::bind_prepared`].

@@ -1,11 +1,13 @@
 //! The whole model: speech encoder, autoencoder and denoiser under one configuration, with weights.
 
-use crate::audio::{AudioEncoder, Conditioner, SAMPLES_PER_ROW, speech_rows};
+use crate::audio::filterbank::rows_to_tensor;
+use crate::audio::{AudioEncoder, Conditioner, SAMPLES_PER_ROW, SpeechRow, speech_rows};
 use crate::autoencoder::Autoencoder;
 use crate::denoiser::LatentDenoiser;
 use crate::diffusion::Schedule;
 use crate::error::{ModelError, ModelResult};
-use crate::preset::LipSyncConfig;
+use crate::precision::Precision;
+use crate::preset::{LipSyncConfig, SpeechFeatures};
 use crate::weights::{FolderManifest, FolderText, Remap, Storage, WeightsFolder, WeightsWriter, module_shapes};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -19,8 +21,8 @@ const OVERLAP_ROWS: usize = 250;
 /// The part of the model that listens.
 #[derive(Module, Debug)]
 pub struct SpeechEncoder {
-    /// AV-HuBERT-shaped encoder.
-    pub audio: AudioEncoder,
+    /// AV-HuBERT-shaped encoder; none where the conditioner is given the filter bank itself.
+    pub audio: Option<AudioEncoder>,
     /// From its rows to cross-attention tokens.
     pub conditioner: Conditioner,
 }
@@ -31,7 +33,22 @@ impl SpeechEncoder {
     /// # Errors
     /// [`ModelError::Parameter`] for sizes that do not fit.
     pub fn new(config: &LipSyncConfig, device: &Device) -> ModelResult<Self> {
-        Ok(Self { audio: config.audio.init(device)?, conditioner: config.conditioning.init(device)? })
+        let audio = match config.features {
+            SpeechFeatures::Encoder => Some(config.audio.init(device)?),
+            SpeechFeatures::FilterBank => None,
+        };
+        Ok(Self { audio, conditioner: config.conditioning.init(device)? })
+    }
+
+    /// One utterance, as the conditioner is given it.
+    ///
+    /// # Shapes
+    /// rows [time, 104] -> [time, dim]
+    pub fn encode(&self, rows: &[SpeechRow], device: &Device) -> Tensor<2> {
+        match &self.audio {
+            Some(encoder) => encoder.encode(rows, device),
+            None => rows_to_tensor(rows, device),
+        }
     }
 }
 
@@ -162,20 +179,35 @@ impl LipSync {
         let config = LipSyncConfig::from_toml(files.config_toml())?;
         let model = Self::unset(&config, device)?;
         let names = Names::of(&config);
-        files.check(&[
+        let mut parts = vec![
             (module_shapes(&model.autoencoder, &names.autoencoder), &names.autoencoder),
             (module_shapes(&model.denoiser, &names.denoiser), &names.denoiser),
-            (module_shapes(&model.speech.audio, &names.audio), &names.audio),
             (module_shapes(&model.speech.conditioner, &names.conditioner), &names.conditioner),
-        ])?;
+        ];
+        parts.extend(model.speech.audio.as_ref().map(|audio| (module_shapes(audio, &names.audio), &names.audio)));
+        files.check(&parts)?;
         Ok(Self {
             autoencoder: files.load(model.autoencoder, &names.autoencoder)?,
             denoiser: files.load(model.denoiser, &names.denoiser)?,
             speech: SpeechEncoder {
-                audio: files.load(model.speech.audio, &names.audio)?,
+                audio: model.speech.audio.map(|audio| files.load(audio, &names.audio)).transpose()?,
                 conditioner: files.load(model.speech.conditioner, &names.conditioner)?,
             },
             ..model
+        })
+    }
+
+    /// The same model with U-Net and autoencoder computing in another type; the speech encoder, which runs once, stays
+    /// as it is.
+    ///
+    /// # Errors
+    /// As [`Precision::check`].
+    pub fn in_precision(self, precision: Precision) -> ModelResult<Self> {
+        precision.check(&self.device)?;
+        Ok(Self {
+            autoencoder: self.autoencoder.in_precision(precision),
+            denoiser: self.denoiser.in_precision(precision),
+            ..self
         })
     }
 
@@ -188,7 +220,9 @@ impl LipSync {
         let mut writer = WeightsWriter::new();
         writer.add(&self.autoencoder, &names.autoencoder)?;
         writer.add(&self.denoiser, &names.denoiser)?;
-        writer.add(&self.speech.audio, &names.audio)?;
+        if let Some(audio) = &self.speech.audio {
+            writer.add(audio, &names.audio)?;
+        }
         writer.add(&self.speech.conditioner, &names.conditioner)?;
         let config_toml = self.config.to_toml()?;
         writer.save(folder, storage, FolderText { config_toml: &config_toml, model_card: card, licence })
@@ -230,7 +264,7 @@ impl LipSync {
             let whole = num_frames <= PART_ROWS;
             let to = if whole { num_frames } else { (from + step).min(num_frames) };
             let (left, right) = (from.saturating_sub(OVERLAP_ROWS), (to + OVERLAP_ROWS).min(num_frames));
-            let encoded = self.speech.audio.encode(&rows[left..right], &self.device);
+            let encoded = self.speech.encode(&rows[left..right], &self.device);
             parts.push(encoded.narrow(0, from - left, to - from));
             from = to;
         }

@@ -1,6 +1,6 @@
 //! The whole model's configuration, and the presets.
 
-use crate::audio::{AudioEncoderConfig, ConditioningConfig, ConditioningTokens};
+use crate::audio::{AudioEncoderConfig, ConditioningConfig, ConditioningTokens, FEATURES_PER_ROW};
 use crate::autoencoder::AutoencoderConfig;
 use crate::denoiser::PriorConfig;
 use crate::diffusion::{NoisePolicy, Prediction, Sampler, SamplerKind, Schedule, Spacing};
@@ -16,6 +16,23 @@ pub enum PoseFeedback {
     Decoded,
     /// The sampled latent itself: saves one encoder pass a frame.
     Latent,
+}
+
+/// What the conditioner is given of the speech.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpeechFeatures {
+    /// Rows of the speech encoder (the paper).
+    #[default]
+    Encoder,
+    /// The encoder's input itself, normalised rows of filter-bank energies: no encoder at all.
+    FilterBank,
+}
+
+impl SpeechFeatures {
+    fn is_encoder(&self) -> bool {
+        *self == SpeechFeatures::Encoder
+    }
 }
 
 /// Everything that gives the model its shape and its sampling defaults: `config.toml` of a weights folder.
@@ -34,6 +51,9 @@ pub struct LipSyncConfig {
     pub feedback: PoseFeedback,
     /// Whether the frames of a clip start from the same noise.
     pub noise: NoisePolicy,
+    /// What the conditioner is given of the speech. Without an encoder the sizes in `audio` mean nothing.
+    #[serde(default, skip_serializing_if = "SpeechFeatures::is_encoder")]
+    pub features: SpeechFeatures,
     /// First stage.
     pub autoencoder: AutoencoderConfig,
     /// Visual conditions.
@@ -94,6 +114,7 @@ impl LipSyncConfig {
             prediction: Prediction::Epsilon,
             feedback: PoseFeedback::Decoded,
             noise: NoisePolicy::PerClip,
+            features: SpeechFeatures::Encoder,
             autoencoder: AutoencoderConfig::paper(),
             priors: PriorConfig::SYNCDIFF,
             unet: UNetConfig::paper(),
@@ -134,6 +155,7 @@ impl LipSyncConfig {
             prediction: Prediction::V,
             feedback: PoseFeedback::Latent,
             noise: NoisePolicy::PerClip,
+            features: SpeechFeatures::Encoder,
             autoencoder: AutoencoderConfig { ch: 16, num_res_blocks: 1, norm_groups: 8, ..AutoencoderConfig::paper() },
             priors: PriorConfig::SYNCDIFF,
             unet: UNetConfig {
@@ -172,6 +194,14 @@ impl LipSyncConfig {
         self.crop_size / self.autoencoder.factor()
     }
 
+    /// Width of a row of speech as the conditioner is given it.
+    pub fn speech_dim(&self) -> usize {
+        match self.features {
+            SpeechFeatures::Encoder => self.audio.dim,
+            SpeechFeatures::FilterBank => FEATURES_PER_ROW,
+        }
+    }
+
     /// Finds parts that do not fit each other.
     ///
     /// # Errors
@@ -188,9 +218,10 @@ impl LipSyncConfig {
             let z = self.autoencoder.z_channels;
             return misfit("unet.out_channels", self.unet.out_channels, format!("the latent has {z} channels"));
         }
-        if self.unet.context_dim != self.audio.dim || self.conditioning.dim != self.audio.dim {
+        let width = self.speech_dim();
+        if self.unet.context_dim != width || self.conditioning.dim != width {
             let allowed =
-                format!("audio.dim and conditioning.dim are {} and {}", self.audio.dim, self.conditioning.dim);
+                format!("a row of speech and conditioning.dim are {width} and {} wide", self.conditioning.dim);
             return misfit("unet.context_dim", self.unet.context_dim, allowed);
         }
         let step = self.autoencoder.factor() << (self.unet.channel_mult.len() - 1);

@@ -1,8 +1,12 @@
 //! Clips of talking faces with their sound, for those who learn from both at once.
 
 use crate::error::TrainResult;
+use rand::Rng;
 use std::sync::Arc;
 use syncdiff_data::Clip;
+
+/// Clips that are tried before the data counts as too short.
+pub(crate) const MAX_TRIES: usize = 200;
 
 /// A prepared clip, and how far its picture is from its sound.
 #[derive(Clone, Debug)]
@@ -40,6 +44,23 @@ pub trait TalkSource: Sync {
     /// # Errors
     /// When the data cannot be read.
     fn clip(&self, index: usize) -> TrainResult<TalkingClip>;
+}
+
+/// A random clip with at least so many windows, and all their first frames; `None` when [`MAX_TRIES`] clips have not.
+pub(crate) fn draw_clip(
+    clips: &dyn TalkSource,
+    window: usize,
+    least: usize,
+    random: &mut impl Rng,
+) -> TrainResult<Option<(TalkingClip, Vec<usize>)>> {
+    for _ in 0..MAX_TRIES {
+        let clip = clips.clip(random.random_range(0..clips.num_clips()))?;
+        let starts = clip.starts(window);
+        if starts.len() >= least {
+            return Ok(Some((clip, starts)));
+        }
+    }
+    Ok(None)
 }
 
 impl TalkSource for Vec<TalkingClip> {

@@ -9,7 +9,7 @@
 use crate::error::{TrainError, TrainResult};
 use crate::images::{psnr, stored, to_tensor};
 use crate::seeds::mix;
-use crate::talk::{TalkSource, TalkingClip};
+use crate::talk::{MAX_TRIES, TalkSource, TalkingClip, draw_clip};
 use crate::trainer::{Shard, StepLoss, Task};
 use burn::module::Module;
 use burn::tensor::activation::softplus;
@@ -27,8 +27,6 @@ use syncdiff_model::scorers::OwnSyncNet;
 use syncdiff_model::scorers::own_syncnet::{MOUTH_SIZE, WINDOW_FRAMES, mouths, padded, sound_bands, sound_windows};
 use syncdiff_model::weights::TensorMap;
 
-/// Clips that are tried before the data counts as too short.
-const MAX_TRIES: usize = 200;
 /// Held-out windows of five frames.
 const VALID_WINDOWS: usize = 16;
 
@@ -127,21 +125,15 @@ impl<'a> Wav2LipTask<'a> {
 
     fn draw(&self, seed: u64) -> TrainResult<Window> {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        for _ in 0..MAX_TRIES {
-            let clip = self.clips.clip(random.random_range(0..self.clips.num_clips()))?;
-            let starts = clip.starts(WINDOW_FRAMES);
-            if starts.is_empty() {
-                continue;
-            }
-            let mut any = || starts[random.random_range(0..starts.len())];
-            let (start, reference) = (any(), any());
-            return Ok(Window { clip, start, reference });
-        }
-        Err(TrainError::Parameter {
+        let drawn = draw_clip(self.clips, WINDOW_FRAMES, 1, &mut random)?;
+        let (clip, starts) = drawn.ok_or_else(|| TrainError::Parameter {
             name: "data",
             value: format!("{MAX_TRIES} clips without five frames of a face in a row"),
             allowed: "longer clips".into(),
-        })
+        })?;
+        let mut any = || starts[random.random_range(0..starts.len())];
+        let (start, reference) = (any(), any());
+        Ok(Window { clip, start, reference })
     }
 
     fn gather(&self, windows: &[Window], device: &Device) -> Batch {

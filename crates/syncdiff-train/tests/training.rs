@@ -11,10 +11,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use syncdiff_data::{Clip, ClipMeta};
 use syncdiff_model::LipSyncConfig;
-use syncdiff_model::audio::AudioEncoderConfig;
+use syncdiff_model::audio::{AudioEncoder, AudioEncoderConfig};
 use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::baselines::Wav2LipLite;
-use syncdiff_model::denoiser::LatentDenoiser;
+use syncdiff_model::denoiser::{LatentDenoiser, PriorConfig};
 use syncdiff_model::diffusion::{LossWeighting, Prediction, Schedule};
 use syncdiff_model::scorers::OwnSyncNet;
 use syncdiff_model::unet::UNetConfig;
@@ -120,6 +120,7 @@ fn latent_clips() -> Vec<LatentClip> {
         frames: plane(1.0),
         masked: plane(0.5),
         speech,
+        rows: Vec::new(),
         offset: 1,
         valid: vec![true; 12],
         sounds: Vec::new(),
@@ -127,6 +128,15 @@ fn latent_clips() -> Vec<LatentClip> {
 }
 
 fn diffusion_task<'a>(device: &Device, clips: &'a [LatentClip]) -> (DiffusionTask<'a>, DenoiserStage) {
+    diffusion_task_of(device, clips, PriorConfig::SYNCDIFF)
+}
+
+/// With priors of the paper's ablations.
+fn diffusion_task_of<'a>(
+    device: &Device,
+    clips: &'a [LatentClip],
+    priors: PriorConfig,
+) -> (DiffusionTask<'a>, DenoiserStage) {
     let device = device.clone().autodiff();
     device.seed(5);
     let lite = LipSyncConfig::lite();
@@ -136,12 +146,14 @@ fn diffusion_task<'a>(device: &Device, clips: &'a [LatentClip]) -> (DiffusionTas
         num_res_blocks: 1,
         attention_resolutions: vec![1],
         context_dim: 8,
+        in_channels: priors.in_channels(3),
         ..lite.unet
     };
     let conditioning = syncdiff_model::audio::ConditioningConfig { dim: 8, ..lite.conditioning };
     let stage = DenoiserStage {
-        denoiser: LatentDenoiser::new(&unet, lite.priors, &device),
+        denoiser: LatentDenoiser::new(&unet, priors, &device),
         conditioner: conditioning.init(&device).unwrap(),
+        audio: None,
     };
     let settings = DiffusionTraining {
         prediction: Prediction::V,
@@ -157,11 +169,11 @@ fn diffusion_task<'a>(device: &Device, clips: &'a [LatentClip]) -> (DiffusionTas
         estimate: None,
     };
     let task = DiffusionTask {
-        settings,
+        settings: settings.for_priors(&priors),
         batch_size: 2,
         seed: 5,
         device,
-        sizes: Sizes { channels: 3, side: 8, speech: 8, window: 8 },
+        sizes: Sizes { channels: 3, side: 8, speech: 8, window: 8, previous_frames: priors.pose_frames },
         weights: vec![1.0; 64],
         clips,
         valid: clips,
@@ -339,6 +351,80 @@ fn wav2lip_resume_is_exact() {
         let (task, model) = wav2lip_task(&device, 0.07);
         (Box::new(task), model)
     });
+}
+
+/// Every choice of visual priors learns, and goes on exactly; without previous frames nothing is done to them.
+#[test]
+fn every_choice_of_priors_resume_is_exact() {
+    let _turn = turn();
+    let device = Device::flex();
+    let clips: &'static [LatentClip] = Box::leak(latent_clips().into_boxed_slice());
+    let five = PriorConfig { pose_frames: 5, ..PriorConfig::SYNCDIFF };
+    for priors in [PriorConfig::RND, PriorConfig::PRV, PriorConfig::PRV_BOTTLENECK, five] {
+        assert_exact_resume(|| {
+            let (task, model) = diffusion_task_of(&device, clips, priors);
+            assert_eq!(task.settings.pose_own > 0.0, priors.pose_frames > 0);
+            let named = task.batch_of(0).unwrap();
+            let seen = named.get("pose").map_or(0, |pose| pose.shape()[1]);
+            assert_eq!((seen, named["target"].shape()[1]), (3 * priors.pose_frames, 3));
+            (Box::new(task), model)
+        });
+    }
+}
+
+/// A speech encoder of two layers, the first of them frozen, that learns with the denoiser.
+fn listening_task(device: &Device) -> (DiffusionTask<'static>, DenoiserStage) {
+    let mut clips = latent_clips();
+    clips[0].speech.clear();
+    let row = |t: usize| std::array::from_fn(|i| ((t * 31 + i * 7) % 19) as f32 / 9.0 - 1.0);
+    clips[0].rows = (0..12).map(row).collect();
+    let mut shorter = clips[0].clone();
+    shorter.valid.truncate(9);
+    shorter.rows.truncate(9);
+    clips.push(shorter);
+    let (task, mut stage) = diffusion_task(device, Box::leak(clips.into_boxed_slice()));
+    let audio = AudioEncoderConfig {
+        dim: 8,
+        num_layers: 2,
+        num_heads: 2,
+        feed_forward_dim: 16,
+        position_kernel: 4,
+        position_groups: 2,
+        dropout: 0.0,
+        num_frozen_layers: 1,
+        final_norm: true,
+    };
+    stage.audio = Some(audio.init(&device.clone().autodiff()).unwrap());
+    (task, stage)
+}
+
+#[test]
+fn diffusion_with_a_learning_encoder_resume_is_exact() {
+    let _turn = turn();
+    let device = Device::flex();
+    assert_exact_resume(|| {
+        let (task, model) = listening_task(&device);
+        (Box::new(task), model)
+    });
+}
+
+/// Frozen layers stay as they are, the others move, after a resume too.
+#[test]
+fn only_layers_that_are_not_frozen_learn() {
+    let _turn = turn();
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let encoder = |stage: &DenoiserStage| module_tensors(stage.audio.as_ref().unwrap(), &AudioEncoder::remap());
+    let (task, stage) = listening_task(&device);
+    let before = encoder(&stage);
+    let options = options(4, 2);
+    run(&task, stage, &options, folder.path(), 2);
+    let (task, stage) = listening_task(&device);
+    let (after, _, _) = run(&task, stage, &options, folder.path(), 0);
+    for (name, tensor) in encoder(&after) {
+        let moved = tensor.to_f32().unwrap() != before[&name].to_f32().unwrap();
+        assert_eq!(moved, name.starts_with("encoder.layers.1."), "{name}");
+    }
 }
 
 /// With the sync loss on the pictures of its estimates.

@@ -7,10 +7,12 @@ use syncdiff::device::DeviceChoice;
 use syncdiff::render::BATCH;
 use syncdiff::settings::{Composite, Silence};
 use syncdiff_media::LengthPolicy;
+use syncdiff_model::Precision;
 use syncdiff_model::preset::PoseFeedback;
 
 use crate::commands::bench::BenchArgs;
 use crate::commands::eval::EvalArgs;
+use crate::commands::experiment::ExperimentArgs;
 use crate::commands::prepare::PrepareArgs;
 use crate::commands::train::TrainCommand;
 use crate::terminal::ProgressKind;
@@ -37,6 +39,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Train(TrainCommand),
     Eval(Box<EvalArgs>),
+    Experiment(Box<ExperimentArgs>),
     Bench(BenchArgs),
 }
 
@@ -47,9 +50,12 @@ impl Command {
             Command::Generate(args) => args.progress,
             Command::Scan(args) => args.progress,
             Command::Bench(args) => args.progress,
-            Command::Doctor(_) | Command::Models(_) | Command::Prepare(_) | Command::Train(_) | Command::Eval(_) => {
-                ProgressKind::None
-            }
+            Command::Doctor(_)
+            | Command::Models(_)
+            | Command::Prepare(_)
+            | Command::Train(_)
+            | Command::Eval(_)
+            | Command::Experiment(_) => ProgressKind::None,
         }
     }
 }
@@ -89,6 +95,10 @@ pub(crate) struct GenerateArgs {
     /// Where the networks run: auto, cpu, vulkan:N, cuda:N, metal:N, libtorch[:N]; `doctor` lists what this build has
     #[arg(long, default_value = "auto", help_heading = "Model")]
     pub(crate) device: DeviceChoice,
+
+    /// Type in which U-Net and autoencoder compute: f32, or on a GPU f16 or bf16
+    #[arg(long, default_value = "f32", help_heading = "Model")]
+    pub(crate) precision: Precision,
 
     /// Sampler: ddim, dpm++2m, euler, heun or lcm (lcm needs weights distilled for it) [default: the model's own]
     #[arg(long, value_parser = ["ddim", "dpm++2m", "euler", "heun", "lcm"], help_heading = "Model")]

@@ -14,11 +14,12 @@ use clap::Parser;
 use syncdiff::Error;
 
 // Tensor code asks for and returns large buffers all the time; the system's allocator gives them back to the kernel
-// and pays for every page again.
+// and pays for every page again. `keep_pages` keeps this one from doing the same.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    syncdiff_kernels::keep_pages();
     let arguments = cli::Cli::parse();
     let progress = arguments.command.progress();
     let cancel = interrupt::listen();

@@ -9,7 +9,7 @@ use syncdiff_media::Frame;
 use syncdiff_model::diffusion::{Sampler, SamplerKind, Spacing};
 use syncdiff_model::generate::{Drawn, Phase as ModelPhase, Sampling, Seen};
 use syncdiff_model::weights::{FolderManifest, Storage};
-use syncdiff_model::{FrameGenerator, LipSync, LipSyncConfig, Speaker, SpeechTokens};
+use syncdiff_model::{FrameGenerator, LipSync, LipSyncConfig, Precision, Speaker, SpeechTokens};
 
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
@@ -32,6 +32,7 @@ pub struct Recipe {
     config: LipSyncConfig,
     keep_mask: KeepMaskKind,
     sampling: Sampling,
+    precision: Precision,
     batch: usize,
 }
 
@@ -59,7 +60,8 @@ impl Recipe {
             feedback: settings.feedback.unwrap_or(config.feedback),
             seed: settings.seed,
         };
-        Ok(Recipe { folder: folder.clone(), manifest, config, keep_mask, sampling, batch: settings.batch })
+        let GenerateSettings { precision, batch, .. } = *settings;
+        Ok(Recipe { folder: folder.clone(), manifest, config, keep_mask, sampling, precision, batch })
     }
 
     /// The model's shape.
@@ -172,7 +174,7 @@ impl<'a> Network<'a> {
     /// # Errors
     /// Those of the weights folder.
     pub fn load(recipe: &Recipe, device: &Device) -> Outcome<LipSync> {
-        Ok(LipSync::load(&recipe.folder, device)?)
+        Ok(LipSync::load(&recipe.folder, device)?.in_precision(recipe.precision)?)
     }
 
     /// Takes the whole speech, encoded once for all frames of an output.

@@ -38,6 +38,7 @@ pub fn generate(tools: &Tools, settings: &GenerateSettings, watch: &mut Watch<'_
     let choice: FaceChoice = settings.face.parse()?;
     let still_rate: Rational = settings.fps.parse().map_err(|wrong: String| Error::usage(wrong, "give --fps 25"))?;
     let (device, device_name) = device::resolve(settings.device)?;
+    settings.precision.check(&device)?;
     let recipe = (!Wav2Lip::is_meant(&settings.weights)).then(|| Recipe::read(settings)).transpose()?;
 
     let source = Source::open(tools, settings, still_rate)?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use syncdiff_media::LengthPolicy;
+use syncdiff_model::Precision;
 use syncdiff_model::preset::PoseFeedback;
 
 use crate::device::DeviceChoice;
@@ -51,6 +52,8 @@ pub struct GenerateSettings {
     pub face_models: PathBuf,
     /// Where the networks run.
     pub device: DeviceChoice,
+    /// Type in which U-Net and autoencoder compute.
+    pub precision: Precision,
     /// Sampler; the model's own default if none is given.
     pub sampler: Option<String>,
     /// Steps of the sampler; the model's own default if none are given.

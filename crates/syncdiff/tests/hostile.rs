@@ -99,13 +99,15 @@ fn arguments_that_cannot_be_served() {
         (["--device", "cuda:0"], ["--device cuda:0", "--features cuda"]),
         (["--device", "vulkan:3"], ["--device vulkan:3", "--features vulkan"]),
         (["--device", "toaster"], ["toaster", "cpu"]),
+        (["--precision", "half"], ["half", "bf16"]),
+        (["--precision", "f16"], ["precision", "f32 on the CPU"]),
         (["--face", "prettiest"], ["prettiest", "largest"]),
         (["--fps", "fast"], ["fast", "--fps 25"]),
         (["--crf", "99"], ["99", "--crf"]),
         (["--steps", "0"], ["0", "--steps"]),
         (["--length", "forever"], ["forever", "bounce"]),
     ] {
-        if extra[0] == "--device" && cfg!(any(feature = "cuda", feature = "vulkan")) {
+        if matches!(extra[0], "--device" | "--precision") && cfg!(any(feature = "cuda", feature = "vulkan")) {
             continue;
         }
         assert_failed(&trap.run(&clip, &trap.speech, &extra), 2, &parts);

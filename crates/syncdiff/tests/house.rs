@@ -31,7 +31,7 @@ const TABLE: [(&str, &[&str]); 10] = [
         ],
     ),
     // No room: a tool of the developers, which starts processes and prints.
-    ("xtask", &["syncdiff-model", "syncdiff-train", "burn"]),
+    ("xtask", &["syncdiff-kernels", "syncdiff-model", "syncdiff-train", "burn"]),
 ];
 
 #[test]

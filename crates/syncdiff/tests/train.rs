@@ -4,13 +4,15 @@ mod common;
 #[path = "../../syncdiff-train/tests/common/talking.rs"]
 mod talking;
 
+use burn::tensor::Device;
 use common::{assert_done, assert_failed, root, syncdiff, text};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+use syncdiff_model::LipSync;
 use tempfile::TempDir;
 
 const STEPS: u64 = 6;
@@ -281,6 +283,87 @@ fn resume_after_a_clip_was_damaged() {
     clips.iter().for_each(|(path, bytes): &(PathBuf, Vec<u8>)| std::fs::write(path, bytes).unwrap());
     assert_done(&stage.train_on("damaged-data", "syncnet", "damaged").output().expect("it starts"));
     assert!(std::fs::read(whole).unwrap() == std::fs::read(stage.result("syncnet", "damaged")).unwrap());
+}
+
+/// The configuration of the denoiser with a table `[model]`, in a file of its own.
+fn variant(stage: &Stage, name: &str, changes: &str) -> PathBuf {
+    let mut config: toml::Table = std::fs::read_to_string(stage.path("diffusion.toml")).unwrap().parse().expect("TOML");
+    config["options"].as_table_mut().unwrap().insert("steps".into(), toml::Value::Integer(2));
+    config.insert("model".into(), toml::Value::Table(changes.parse().expect("TOML")));
+    let path = stage.path(&format!("{name}.toml"));
+    std::fs::write(&path, config.to_string()).unwrap();
+    path
+}
+
+/// Draws two frames of a grey crop: the second knows the first.
+fn draw(folder: &Path) -> [Vec<u8>; 2] {
+    let model = LipSync::load(folder, &Device::flex()).expect("a whole weights folder");
+    let side = model.config().crop_size;
+    let crop = vec![128; side * side * 3];
+    let samples: Vec<i16> = (0..3 * 640).map(|i| ((i as f32 * 0.2).sin() * 8000.0) as i16).collect();
+    let tokens = model.encode_speech(&samples, 3).expect("encoded");
+    let speaker = model.speaker(tokens, &model.config().sampling(3)).expect("a sampling");
+    let mut generator = speaker.start(&crop).expect("a start");
+    [0, 1].map(|frame| generator.next(&crop, frame).expect("a frame"))
+}
+
+/// Every ablation of the paper trains, and what it leaves generates; with a face there, through the whole program.
+#[test]
+fn every_ablation_trains_and_its_weights_generate() {
+    let stage = Stage::set();
+    let faces = common::Stage::set();
+    for (name, changes) in [
+        ("rnd", "priors = 'RND'"),
+        ("prv", "priors = 'PRV'"),
+        ("prv-bottleneck", "priors = 'PRV-'"),
+        ("five-frames", "previous_frames = 5"),
+        ("filter-bank", "priors = 'RND'\nfeatures = 'filter_bank'"),
+        ("one-token", "tokens = 1"),
+        ("listening", "frozen_layers = 2"),
+    ] {
+        let config = variant(stage, name, changes);
+        let out = format!("variant-{name}");
+        let mut command = stage.train("diffusion", &out);
+        let args: Vec<_> = command.get_args().map(|arg| arg.to_owned()).collect();
+        command = Command::new(env!("CARGO_BIN_EXE_syncdiff"));
+        let mut is_config = false;
+        for arg in args {
+            command.arg(if is_config { config.as_os_str() } else { &arg });
+            is_config = arg == "--config";
+        }
+        assert_done(&command.output().expect("it starts"));
+        let folder = stage.path(&out).join("model");
+        let card = std::fs::read_to_string(folder.join("README.md")).unwrap();
+        assert!(card.contains("Changed: "), "{card}");
+        let [first, second] = draw(&folder);
+        assert_eq!(first.len(), second.len(), "{name}");
+        assert!(first.iter().any(|value| *value != first[0]), "{name}: a picture of one colour");
+        if let Some(faces) = &faces {
+            let (clip, made) = (faces.clip.clone(), faces.path(&format!("{name}.mp4")));
+            let files = ["--video", text(&clip), "--audio", text(&clip), "--out", text(&made)];
+            let options = ["generate", "--weights", text(&folder), "--steps", "1", "--device", "cpu"];
+            let face_models = common::face_models().expect("they were there");
+            assert_done(&syncdiff(&[&options[..], &files, &["--face-models", text(&face_models)]].concat()));
+            assert!(made.is_file(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn ablations_that_cannot_be_trained_say_why() {
+    let stage = Stage::set();
+    for (name, changes, part) in [
+        ("deep-speech", "features = 'deep_speech'", "filter_bank"),
+        ("contrary", "priors = 'RND'\nprevious_frames = 1", "model.previous_frames"),
+    ] {
+        let (config, data, out) = (variant(stage, name, changes), stage.path("data"), stage.path("refused"));
+        let none = stage.path("none");
+        let files = ["--config", text(&config), "--data", text(&data), "--out", text(&out)];
+        let parts = ["--autoencoder", text(&none), "--speech", text(&none), "--latents", text(&none)];
+        let output = syncdiff(&[&["train", "diffusion", "--device", "cpu"], &files[..], &parts].concat());
+        assert_failed(&output, 2, &[part]);
+        assert!(!out.exists());
+    }
 }
 
 #[test]

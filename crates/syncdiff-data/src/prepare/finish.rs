@@ -2,12 +2,15 @@
 //! clip's line in the index.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use syncdiff_face::Alignment;
 use syncdiff_media::{Speech, Warning};
 
 use crate::clip::{ClipArrays, ClipMeta, FRAME_SAMPLES};
+use crate::error::DataError;
 use crate::index::ClipEntry;
+use crate::prepare::packer::loose_file;
 
 /// Warnings that are spelt out in the report; the others are counted.
 const TOLD_WARNINGS: usize = 3;
@@ -98,15 +101,20 @@ pub(crate) fn runs(valid: &[u8], source_frames: &[usize], cuts: &HashSet<usize>)
     runs
 }
 
-/// The file of a clip.
-pub(crate) struct Stored {
-    pub(crate) file: String,
-    pub(crate) num_bytes: u64,
-    pub(crate) content: String,
-}
-
-/// The clip's line in the index.
-pub(crate) fn entry(arrays: &ClipArrays, meta: ClipMeta, stored: Stored, runs: Vec<[usize; 2]>) -> ClipEntry {
+/// Writes the clip into a file of its own below `out`; returns its line in the index, without quality and sync.
+///
+/// # Errors
+/// Those of [`ClipArrays::write`].
+pub(crate) fn store(
+    arrays: &ClipArrays,
+    meta: ClipMeta,
+    runs: Vec<[usize; 2]>,
+    out: &Path,
+) -> Result<ClipEntry, DataError> {
+    let file = loose_file(&meta.clip);
+    let path = out.join(&file);
+    let content = arrays.write(&path, &meta)?;
+    let num_bytes = std::fs::metadata(&path).map_err(|error| DataError::io("prepare", &path, error))?.len();
     let openings: Vec<f64> = arrays
         .opening
         .iter()
@@ -123,8 +131,8 @@ pub(crate) fn entry(arrays: &ClipArrays, meta: ClipMeta, stored: Stored, runs: V
         .map(|m| (m[0] * m[4] - m[1] * m[3]).abs().sqrt())
         .filter(|scale| *scale > 0.0)
         .collect();
-    ClipEntry {
-        content: stored.content,
+    Ok(ClipEntry {
+        content,
         num_frames: arrays.num_frames(),
         num_valid: openings.len(),
         crop_size: arrays.crop_size,
@@ -139,14 +147,14 @@ pub(crate) fn entry(arrays: &ClipArrays, meta: ClipMeta, stored: Stored, runs: V
         transcript: meta.transcript,
         source_fps: meta.source_fps,
         source_size: meta.source_size,
-        file: stored.file,
+        file,
         offset: 0,
-        num_bytes: stored.num_bytes,
+        num_bytes,
         sha256: String::new(),
         quality: None,
         sync: None,
         runs,
-    }
+    })
 }
 
 #[cfg(test)]

@@ -28,8 +28,7 @@ pub use quality::QualityLimits;
 pub use repack::repack;
 pub use verdict::{ClipReport, PrepareReport, REPORT_FILE, SUMMARY_FILE, Summary, Verdict};
 
-pub(crate) use finish::{Stored, entry, runs};
-pub(crate) use packer::loose_file;
+pub(crate) use finish::{runs, store};
 pub(crate) use quality::measure;
 pub(crate) use seen::Faces;
 #[cfg(test)]

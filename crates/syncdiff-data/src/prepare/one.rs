@@ -6,17 +6,16 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use syncdiff_face::{Alignment, FaceChoice, FaceError, FaceModels, Tracker, warp};
-use syncdiff_media::time::{Rational, num_model_frames};
+use syncdiff_media::time::num_model_frames;
 use syncdiff_media::{
     Frame, FrameIndex, FrameReader, MediaError, MediaInfo, MediaKind, Time, Tools, Warning, decode_speech, probe,
 };
 
-use crate::clip::{ClipArrays, ClipMeta, hex};
+use crate::clip::{ClipArrays, hex};
 use crate::error::{DataError, Fault};
 use crate::index::{ClipEntry, ClipSync};
 use crate::manifest::ClipSource;
-use crate::prepare::finish::{Stored, entry, fit_speech, mark_damage, note_faces, note_warnings, runs};
-use crate::prepare::packer::loose_file;
+use crate::prepare::finish::{fit_speech, mark_damage, note_faces, note_warnings, runs, store};
 use crate::prepare::quality::measure;
 use crate::prepare::seen::Faces;
 use crate::prepare::timeline::source_frames;
@@ -193,13 +192,9 @@ impl Work<'_> {
         if seen.index.is_variable_rate() {
             notes.push("variable frame rate".into());
         }
-        let meta = self.meta(rate, (video.width, video.height));
-        let file = loose_file(&meta.clip);
-        let path = self.out.join(&file);
-        let content = arrays.write(&path, &meta)?;
-        let num_bytes = std::fs::metadata(&path).map_err(|error| DataError::io("prepare", &path, error))?.len();
-        let stored = Stored { file, num_bytes, content };
-        Ok((ClipEntry { quality: Some(quality), sync, ..entry(&arrays, meta, stored, runs) }, notes))
+        let meta = self.source.meta(rate.to_string(), (video.width, video.height), self.fingerprint);
+        let entry = store(&arrays, meta, runs, self.out)?;
+        Ok((ClipEntry { quality: Some(quality), sync, ..entry }, notes))
     }
 
     /// What the judge says; a clip that it cannot judge is kept, and the report says why.
@@ -293,20 +288,5 @@ impl Work<'_> {
             }
         }
         Ok(pixels)
-    }
-
-    fn meta(&self, rate: Rational, (width, height): (usize, usize)) -> ClipMeta {
-        ClipMeta {
-            clip: self.source.key(),
-            corpus: self.source.corpus.clone(),
-            split: self.source.split.clone(),
-            speaker: self.source.speaker.clone(),
-            transcript: self.source.transcript.clone(),
-            licence: self.source.licence.clone(),
-            origin: self.source.origin.clone(),
-            source_fps: rate.to_string(),
-            source_size: format!("{width}x{height}"),
-            fingerprint: self.fingerprint.to_owned(),
-        }
     }
 }

@@ -25,13 +25,13 @@ use syncdiff_media::{
 };
 
 use crate::atomic::write_whole;
-use crate::clip::{CLIP_FORMAT, ClipMeta};
+use crate::clip::CLIP_FORMAT;
 use crate::error::DataError;
 use crate::index::ClipEntry;
 use crate::manifest::ClipSource;
 use crate::prepare::{
-    ClipReport, DEFAULT_SHARD_BYTES, Faces, PrepareReport, Producer, ProgressFn, RunOptions, Stored, Verdict,
-    check_crop_size, entry, loose_file, measure, run, runs,
+    ClipReport, DEFAULT_SHARD_BYTES, Faces, PrepareReport, Producer, ProgressFn, RunOptions, Verdict, check_crop_size,
+    measure, run, runs, store,
 };
 use crate::rng::Draws;
 use head::HeadMap;
@@ -202,25 +202,10 @@ impl SyntheticClip {
             }
         }
         arrays.speech = self.speech.clone();
-        let meta = ClipMeta {
-            clip: self.source.key(),
-            corpus: self.source.corpus.clone(),
-            split: self.source.split.clone(),
-            speaker: self.source.speaker.clone(),
-            transcript: self.source.transcript.clone(),
-            licence: self.source.licence.clone(),
-            origin: self.source.origin.clone(),
-            source_fps: format!("{MODEL_RATE}/1"),
-            source_size: format!("{side}x{side}"),
-            fingerprint: fingerprint.to_owned(),
-        };
-        let file = loose_file(&meta.clip);
-        let path = out.join(&file);
-        let content = arrays.write(&path, &meta)?;
-        let num_bytes = std::fs::metadata(&path).map_err(|error| DataError::io("prepare", &path, error))?.len();
         let quality = measure(&faces, track, &arrays, &source_frames);
         let runs = runs(&arrays.valid, &source_frames, &Default::default());
-        let entry = entry(&arrays, meta, Stored { file, num_bytes, content }, runs);
+        let meta = self.source.meta(format!("{MODEL_RATE}/1"), (side, side), fingerprint);
+        let entry = store(&arrays, meta, runs, out)?;
         Ok(ClipEntry { quality: Some(quality), ..entry })
     }
 }

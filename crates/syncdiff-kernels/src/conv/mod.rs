@@ -68,9 +68,9 @@ impl ConvShape {
     }
     /// Whether the direct kernels apply: rows of whole vectors on both sides, even sizes when strided.
     pub(crate) fn is_direct(&self) -> bool {
-        let lanes = tile::lanes(simd::level());
+        let (level, rows) = (simd::level(), [self.width, self.out_width()]);
         let even = self.kind.stride == 1 || (self.height.is_multiple_of(2) && self.width.is_multiple_of(2));
-        even && self.width.is_multiple_of(lanes) && self.out_width().is_multiple_of(lanes)
+        even && rows.iter().all(|row| row.is_multiple_of(level.lanes_for(*row)))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The zero-bordered copy of one image.
 
+use crate::simd;
+
 /// Layout of the copy: `[channel][row][phase][col]`, phase = column parity when the stride is 2, so that every tap of
 /// neighbouring output pixels is one contiguous load.
 #[derive(Clone, Copy, Debug)]
@@ -51,16 +53,8 @@ impl Padded {
                 }
                 let out = &mut padded[at * self.row_stride()..(at + 1) * self.row_stride()];
                 if self.phases == 1 && dilation == 1 {
-                    // In vectors where rows allow it: a call that copies a few of them takes longer than the copy.
                     let n = width.min(self.cols - begin);
-                    let (to, to_rest) = out[begin..begin + n].as_chunks_mut::<8>();
-                    let (from, from_rest) = row[..n].as_chunks::<8>();
-                    for (to, from) in to.iter_mut().zip(from) {
-                        *to = *from;
-                    }
-                    for (to, from) in to_rest.iter_mut().zip(from_rest) {
-                        *to = *from;
-                    }
+                    simd::copy(&row[..n], &mut out[begin..begin + n]);
                 } else if self.phases == 1 {
                     for (to, &value) in out[begin..].iter_mut().step_by(dilation).zip(row) {
                         *to = value;

@@ -11,27 +11,27 @@ const MAX_TILE: usize = 3;
 
 /// Output channels and vectors of a full register tile. Accumulators, the vectors and one weight must leave a register
 /// free, or one of them goes to memory and back for every tap: with AVX2 6 x 2 runs 1.7 times as fast as 4 x 3.
+pub(crate) const SCALAR_TILE: (usize, usize) = (6, 2);
+/// As [`SCALAR_TILE`].
+#[cfg(target_arch = "x86_64")]
+pub(crate) const AVX2_TILE: (usize, usize) = (6, 2);
+/// As [`SCALAR_TILE`], with vectors of 16 and of 8 lanes.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const AVX512_TILE: (usize, usize) = (8, 3);
+/// As [`SCALAR_TILE`].
+#[cfg(target_arch = "aarch64")]
+pub(crate) const NEON_TILE: (usize, usize) = (4, 3);
+
+/// Output channels and vectors of a level's full register tile.
 pub(crate) fn tile_size(level: Level) -> (usize, usize) {
     match level {
-        Level::Scalar => (6, 2),
+        Level::Scalar => SCALAR_TILE,
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => (6, 2),
+        Level::Avx2 => AVX2_TILE,
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => (8, 3),
+        Level::Avx512 => AVX512_TILE,
         #[cfg(target_arch = "aarch64")]
-        Level::Neon => (4, 3),
-    }
-}
-
-/// Lanes of the narrowest vector that a level uses: a row is a whole number of them.
-pub(super) fn lanes(level: Level) -> usize {
-    match level {
-        Level::Scalar => Scalar4::N,
-        // 16 lanes would exclude 8-pixel rows, where the lowest level of a U-Net works; those rows run with 8 lanes.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx2 => 8,
-        #[cfg(target_arch = "aarch64")]
-        Level::Neon => 4,
+        Level::Neon => NEON_TILE,
     }
 }
 
@@ -196,35 +196,31 @@ unsafe fn tiles<L: Lanes, const O: usize, const V: usize, const T: usize>(
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Image, span};
+    use super::{AVX2_TILE, AVX512_TILE, Image, span};
     use crate::simd::x86::{F32x8, F32x16};
 
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn avx2<const T: usize>(image: &Image<'_>, from: usize, to: usize, out: *mut f32) {
         // SAFETY: forwarded; the instruction set is enabled here.
-        unsafe { span::<F32x8, 6, 2, T>(image, from, to, out) }
+        unsafe { span::<F32x8, { AVX2_TILE.0 }, { AVX2_TILE.1 }, T>(image, from, to, out) }
     }
 
     #[target_feature(enable = "avx512f")]
     pub(super) unsafe fn avx512<const T: usize>(image: &Image<'_>, from: usize, to: usize, out: *mut f32) {
         // SAFETY: forwarded; the instruction set is enabled here.
-        unsafe { span::<F32x16, 8, 3, T>(image, from, to, out) }
+        unsafe { span::<F32x16, { AVX512_TILE.0 }, { AVX512_TILE.1 }, T>(image, from, to, out) }
     }
 
     #[target_feature(enable = "avx512f,avx2,fma")]
     pub(super) unsafe fn avx512_narrow<const T: usize>(image: &Image<'_>, from: usize, to: usize, out: *mut f32) {
         // SAFETY: forwarded; the instruction set is enabled here.
-        unsafe { span::<F32x8, 8, 3, T>(image, from, to, out) }
+        unsafe { span::<F32x8, { AVX512_TILE.0 }, { AVX512_TILE.1 }, T>(image, from, to, out) }
     }
 }
 
 impl Image<'_> {
     fn lanes(&self) -> usize {
-        match self.level {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 if self.out_width.is_multiple_of(16) => 16,
-            level => lanes(level),
-        }
+        self.level.lanes_for(self.out_width)
     }
 
     /// Pixel vectors of the output.
@@ -268,7 +264,7 @@ impl Image<'_> {
         // SAFETY: forwarded; a level is only chosen where its instruction set was detected.
         unsafe {
             match self.level {
-                Level::Scalar => span::<Scalar4, 6, 2, T>(self, from, to, out),
+                Level::Scalar => span::<Scalar4, { SCALAR_TILE.0 }, { SCALAR_TILE.1 }, T>(self, from, to, out),
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx2 => x86::avx2::<T>(self, from, to, out),
                 #[cfg(target_arch = "x86_64")]
@@ -276,7 +272,9 @@ impl Image<'_> {
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx512 => x86::avx512_narrow::<T>(self, from, to, out),
                 #[cfg(target_arch = "aarch64")]
-                Level::Neon => span::<crate::simd::neon::F32x4, 4, 3, T>(self, from, to, out),
+                Level::Neon => {
+                    span::<crate::simd::neon::F32x4, { NEON_TILE.0 }, { NEON_TILE.1 }, T>(self, from, to, out)
+                }
             }
         }
     }

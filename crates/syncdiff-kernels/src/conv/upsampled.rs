@@ -33,7 +33,7 @@ pub(crate) struct UpsampledShape {
 impl UpsampledShape {
     /// Whether the direct kernels apply: rows of whole vectors.
     pub(crate) fn is_direct(&self) -> bool {
-        self.width.is_multiple_of(super::tile::lanes(simd::level()))
+        self.width.is_multiple_of(simd::level().lanes_for(self.width))
     }
 }
 

@@ -10,7 +10,9 @@
 //! Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4.1.
 
 use super::padded::{Padded, Source};
-use super::tile::{self, OutPtr, tile_size};
+#[cfg(target_arch = "aarch64")]
+use super::tile::NEON_TILE;
+use super::tile::{OutPtr, SCALAR_TILE, tile_size};
 use crate::simd::{Lanes, Level, Scalar4, dispatch};
 use rayon::prelude::*;
 
@@ -25,20 +27,11 @@ const MAX_KERNELS: usize = 1 << 20;
 /// Values between the planes of a task, so that equal places of all planes do not share a line of the cache.
 const GAP: usize = 16;
 
-/// Lanes of the vectors of a level.
-fn lanes(level: Level, squares_per_row: usize) -> usize {
-    match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if squares_per_row.is_multiple_of(16) => 16,
-        level => tile::lanes(level),
-    }
-}
-
 /// Whether this form is possible, and faster than the direct one: transforms of pixels are shared by the output channels,
 /// those of kernels by the pixels. `height` and `width` are those of one image, so that the choice, and with it the
 /// rounding, does not depend on the batch.
 pub(crate) fn pays(level: Level, in_channels: usize, out_channels: usize, height: usize, width: usize) -> bool {
-    let whole = height.is_multiple_of(2) && width.is_multiple_of(2 * lanes(level, width / 2));
+    let whole = height.is_multiple_of(2) && width.is_multiple_of(2 * level.lanes_for(width / 2));
     whole && in_channels >= 8 && out_channels >= 8 && height * width >= 256
 }
 
@@ -81,7 +74,10 @@ pub(super) fn convolve(
     bias: Option<&[f32]>,
     [in_channels, out_channels, height, width]: [usize; 4],
 ) -> Vec<f32> {
-    assert!(height.is_multiple_of(2) && width.is_multiple_of(2 * lanes(level, width / 2)), "whole vectors of squares");
+    assert!(
+        height.is_multiple_of(2) && width.is_multiple_of(2 * level.lanes_for(width / 2)),
+        "whole vectors of squares"
+    );
     assert_eq!(weight.len(), 9 * in_channels * out_channels, "weights");
     assert!(bias.is_none_or(|bias| bias.len() == out_channels), "bias");
     let layout = Padded::new(height, width, 1, 3);
@@ -100,7 +96,7 @@ pub(super) fn convolve(
     let block = tile_size(level).0;
     let of_block = PLANES * in_channels * block;
     let blocks = out_channels.div_ceil(block);
-    let at_once = (MAX_KERNELS / of_block).clamp(1, blocks);
+    let at_once = call.at_once();
     let mut buffer = vec![0f32; at_once * of_block];
     for first_block in (0..blocks).step_by(at_once) {
         let values = &mut buffer[..at_once.min(blocks - first_block) * of_block];
@@ -170,7 +166,7 @@ dispatch! {
 
 impl Call<'_> {
     fn lanes(&self) -> usize {
-        lanes(self.level, self.width / 2)
+        self.level.lanes_for(self.width / 2)
     }
 
     /// Vectors of squares of an image.
@@ -192,10 +188,15 @@ impl Call<'_> {
         self.part() * self.per_task() * self.lanes() + GAP
     }
 
+    /// Blocks of output channels whose kernels are transformed at once.
+    fn at_once(&self) -> usize {
+        let block = tile_size(self.level).0;
+        (MAX_KERNELS / (PLANES * self.in_channels * block)).clamp(1, self.out_channels.div_ceil(block))
+    }
+
     fn scratch(&self) -> Scratch {
         let block = tile_size(self.level).0;
-        let all = (MAX_KERNELS / (PLANES * self.in_channels * block)).clamp(1, self.out_channels.div_ceil(block));
-        let blocks = if self.part() < self.in_channels { all } else { 1 };
+        let blocks = if self.part() < self.in_channels { self.at_once() } else { 1 };
         let products = PLANES * block * self.per_task() * self.lanes();
         Scratch { squares: vec![0.0; PLANES * self.plane()], products: vec![0.0; blocks * products] }
     }
@@ -209,7 +210,9 @@ impl Call<'_> {
         // SAFETY: forwarded; a level is only chosen where its instruction set was detected.
         unsafe {
             match self.level {
-                Level::Scalar => self.squares::<Scalar4, 6, 2>(padded, kernels, task, scratch, out),
+                Level::Scalar => {
+                    self.squares::<Scalar4, { SCALAR_TILE.0 }, { SCALAR_TILE.1 }>(padded, kernels, task, scratch, out)
+                }
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx2 => x86::avx2(self, padded, kernels, task, scratch, out),
                 #[cfg(target_arch = "x86_64")]
@@ -217,7 +220,10 @@ impl Call<'_> {
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx512 => x86::avx512_narrow(self, padded, kernels, task, scratch, out),
                 #[cfg(target_arch = "aarch64")]
-                Level::Neon => self.squares::<crate::simd::neon::F32x4, 4, 3>(padded, kernels, task, scratch, out),
+                Level::Neon => {
+                    use crate::simd::neon::F32x4;
+                    self.squares::<F32x4, { NEON_TILE.0 }, { NEON_TILE.1 }>(padded, kernels, task, scratch, out)
+                }
             }
         }
     }
@@ -396,10 +402,11 @@ unsafe fn store_squares<L: Lanes>(products: *const f32, plane: usize, bias: L, o
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{Call, Kernels, Scratch};
+    use crate::conv::tile::{AVX2_TILE, AVX512_TILE};
     use crate::simd::x86::{F32x8, F32x16};
 
     macro_rules! instance {
-        ($name:ident, $features:literal, $lanes:ty, $block:literal, $vectors:literal) => {
+        ($name:ident, $features:literal, $lanes:ty, $tile:ident) => {
             #[target_feature(enable = $features)]
             pub(super) unsafe fn $name(
                 call: &Call<'_>,
@@ -410,11 +417,11 @@ mod x86 {
                 out: *mut f32,
             ) {
                 // SAFETY: forwarded; the instruction set is enabled here.
-                unsafe { call.squares::<$lanes, $block, $vectors>(padded, kernels, task, scratch, out) }
+                unsafe { call.squares::<$lanes, { $tile.0 }, { $tile.1 }>(padded, kernels, task, scratch, out) }
             }
         };
     }
-    instance!(avx2, "avx2,fma", F32x8, 6, 2);
-    instance!(avx512, "avx512f", F32x16, 8, 3);
-    instance!(avx512_narrow, "avx512f,avx2,fma", F32x8, 8, 3);
+    instance!(avx2, "avx2,fma", F32x8, AVX2_TILE);
+    instance!(avx512, "avx512f", F32x16, AVX512_TILE);
+    instance!(avx512_narrow, "avx512f,avx2,fma", F32x8, AVX512_TILE);
 }

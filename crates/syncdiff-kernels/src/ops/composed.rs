@@ -4,7 +4,7 @@ use crate::conv::Conv3x3;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::ops::{ConvOptions, PadMode};
-use burn::tensor::{Shape, Slice};
+use burn::tensor::{DType, FloatDType, Shape, Slice};
 
 pub(super) fn conv3x3<B: Backend>(
     x: FloatTensor<B>,
@@ -55,6 +55,16 @@ pub(super) fn silu<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_mul(x.clone(), B::sigmoid(x))
 }
 
+/// `work` on an f32 copy where `x` is of a 16-bit type: sums over many values lose too much there, and may overflow.
+fn in_f32<B: Backend>(x: FloatTensor<B>, work: impl FnOnce(FloatTensor<B>) -> FloatTensor<B>) -> FloatTensor<B> {
+    match x.dtype() {
+        dtype @ (DType::F16 | DType::BF16) => {
+            B::float_cast(work(B::float_cast(x, FloatDType::F32)), FloatDType::from(dtype))
+        }
+        _ => work(x),
+    }
+}
+
 pub(super) fn group_norm<B: Backend>(
     x: FloatTensor<B>,
     gamma: FloatTensor<B>,
@@ -67,9 +77,11 @@ pub(super) fn group_norm<B: Backend>(
     let (batch, channels) = (shape[0], shape[1]);
     let len = shape.num_elements() / (batch * groups);
     let x = B::float_reshape(x, Shape::new([batch, groups, len]));
-    let centred = B::float_sub(x.clone(), B::float_mean_dim(x, 2));
-    let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 2);
-    let y = B::float_div(centred, B::float_sqrt(B::float_add_scalar(variance, eps.into())));
+    let y = in_f32::<B>(x, |x| {
+        let centred = B::float_sub(x.clone(), B::float_mean_dim(x, 2));
+        let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 2);
+        B::float_div(centred, B::float_sqrt(B::float_add_scalar(variance, eps.into())))
+    });
     let affine = Shape::new([1, channels, 1]);
     let y = B::float_reshape(y, Shape::new([batch, channels, shape.num_elements() / (batch * channels)]));
     let y = B::float_mul(y, B::float_reshape(gamma, affine.clone()));
@@ -106,7 +118,7 @@ pub(super) fn attention<B: Backend>(
     };
     let scores = B::float_matmul(split(q), B::float_swap_dims(split(k), 2, 3));
     let scores = B::float_mul_scalar(scores, (size as f64).powf(-0.5).into());
-    let out = B::float_matmul(B::softmax(scores, 3), split(v)); // [batch, heads, queries, size]
+    let out = B::float_matmul(in_f32::<B>(scores, |scores| B::softmax(scores, 3)), split(v)); // [batch, heads, queries, size]
     B::float_reshape(B::float_swap_dims(out, 1, 2), shape)
 }
 

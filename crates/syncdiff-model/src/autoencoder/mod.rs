@@ -15,6 +15,7 @@ pub use discriminator::PatchDiscriminator;
 pub use quantizer::{Quantized, Quantizer};
 
 use crate::nn::{Conv1x1, Conv3, GroupNorm, in_pool};
+use crate::precision::{Precision, cast};
 use blocks::{EPS, Level, Mid};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -137,7 +138,8 @@ impl Autoencoder {
     /// # Shapes
     /// x: [batch, 3, height, width] in [-1, 1] -> [batch, 3, height / f, width / f]
     pub fn encode(&self, x: Tensor<4>) -> Tensor<4> {
-        in_pool(&x.device(), || self.quant_conv.forward(self.encoder.forward(x)))
+        let (inside, outside) = (self.quant_conv.weight.val().dtype(), x.dtype());
+        in_pool(&x.device(), || cast(self.quant_conv.forward(self.encoder.forward(cast(x, inside))), outside))
     }
 
     /// Snaps the latents to the codebook and decodes them.
@@ -150,7 +152,20 @@ impl Autoencoder {
 
     /// Decodes without quantisation, or latents that were quantised by the caller.
     pub fn decode_quantized(&self, z: Tensor<4>) -> Tensor<4> {
-        in_pool(&z.device(), || self.decoder.forward(self.post_quant_conv.forward(z)))
+        let (inside, outside) = (self.post_quant_conv.weight.val().dtype(), z.dtype());
+        in_pool(&z.device(), || cast(self.decoder.forward(self.post_quant_conv.forward(cast(z, inside))), outside))
+    }
+
+    /// The same autoencoder with its convolutions computing in another type; the codebook stays as it is.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self {
+            encoder: precision.convert(self.encoder),
+            decoder: precision.convert(self.decoder),
+            quant_conv: precision.convert(self.quant_conv),
+            post_quant_conv: precision.convert(self.post_quant_conv),
+            quantize: self.quantize,
+        }
     }
 
     /// The same autoencoder with latents shifted and scaled per channel: z' = (z - mean) / deviation. The change is

@@ -25,6 +25,7 @@ use crate::baselines::wav2lip::FACE_SIZE;
 use crate::cost::{Cost, Meter};
 use crate::error::{ModelError, ModelResult};
 use crate::nn::conv_norm::{Conv, ConvShape};
+use crate::nn::layer::{HALF, Layer, NORM_EPS, NORM_GROUPS, SAME};
 use crate::nn::{Conv1x1, Conv3, GroupNorm};
 use crate::weights::folder::save_safetensors_about;
 use crate::weights::{Remap, Storage, load_into_from, module_tensors, open_safetensors};
@@ -35,45 +36,12 @@ const CHANNELS: [usize; 6] = [16, 24, 48, 64, 96, 128];
 const CODE_DIM: usize = 128;
 /// Side of the coarsest features.
 const COARSEST: usize = FACE_SIZE >> 5;
-const NORM_GROUPS: usize = 8;
-const NORM_EPS: f64 = 1e-5;
-const SAME: ConvShape = ConvShape::square(3, 1, 1);
-const HALF: ConvShape = ConvShape::square(3, 2, 1);
 /// Output channels and convolution of the sound encoder's layers: 80 x 16 to 10 x 2.
 const SOUND: [(usize, ConvShape); 6] = [(16, SAME), (32, HALF), (32, SAME), (64, HALF), (64, SAME), (96, HALF)];
 const SOUND_SIZE: [usize; 2] = [NUM_MELS / 8, CHUNK_COLUMNS / 8];
 const STAGE: &str = "wav2lip lite";
 /// Name of the metadata's only entry.
 const ABOUT: &str = "about";
-
-/// 3x3 convolution, group norm, SiLU; the input is added where it has the same shape.
-#[derive(Module, Debug)]
-struct Layer {
-    conv: Conv,
-    norm: GroupNorm,
-    #[module(skip)]
-    residual: bool,
-}
-
-impl Layer {
-    fn new(input: usize, output: usize, shape: ConvShape, device: &Device) -> Self {
-        Self {
-            conv: Conv::new(input, output, shape, device),
-            norm: GroupNorm::new(NORM_GROUPS, output, NORM_EPS, device),
-            residual: input == output && shape == SAME,
-        }
-    }
-
-    fn measure(&self, meter: &mut Meter) {
-        self.conv.measure(meter);
-        meter.norm(self.norm.weight.dims()[0]);
-    }
-
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let y = self.norm.forward_silu(self.conv.forward(x.clone()));
-        if self.residual { x + y } else { y }
-    }
-}
 
 /// Doubles the side: doubled pixels, 3x3 convolution, group norm, SiLU, then a residual layer.
 #[derive(Module, Debug)]

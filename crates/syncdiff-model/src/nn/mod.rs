@@ -2,6 +2,7 @@
 
 mod conv;
 pub mod conv_norm;
+pub(crate) mod layer;
 mod linear;
 mod norm;
 mod resample;

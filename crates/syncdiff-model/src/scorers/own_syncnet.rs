@@ -26,8 +26,9 @@ use syncdiff_checkpoint::{Checkpoint, Value};
 use crate::audio::filterbank::{Bands, FRAMES_PER_ROW, NUM_BANDS, SAMPLES_PER_ROW, log_filterbank};
 use crate::cost::{Cost, Meter};
 use crate::error::{ModelError, ModelResult};
-use crate::nn::conv_norm::{Conv, ConvShape};
-use crate::nn::{Conv1x1, GroupNorm, Part, resample};
+use crate::nn::conv_norm::ConvShape;
+use crate::nn::layer::{HALF, Layer, SAME};
+use crate::nn::{Conv1x1, Part, resample};
 use crate::scorers::sync_distance::{SyncDistances, SyncScore};
 use crate::weights::folder::save_safetensors_about;
 use crate::weights::{Remap, Storage, load_into_from, module_tensors, open_safetensors};
@@ -57,35 +58,15 @@ const NATIVE_CROP: usize = 128;
 const BAND_SCALE: f32 = 1.0 / 3.0;
 /// Zeros behind the last frame, so that its last filter-bank frame has 25 ms.
 const TAIL_SAMPLES: usize = 240;
-const NORM_GROUPS: usize = 8;
-const NORM_EPS: f64 = 1e-5;
 /// Channels before the last linear map.
 const NARROW: usize = 32;
 /// Windows that go through the network at a time.
 const BATCH: usize = 32;
 const STAGE: &str = "our syncnet";
 
-const SAME: ConvShape = ConvShape::square(3, 1, 1);
-const HALF: ConvShape = ConvShape::square(3, 2, 1);
 /// Output channels and convolution of each layer; those that keep size and channels are residual.
 const LIPS: [(usize, ConvShape); 6] = [(32, HALF), (64, HALF), (64, SAME), (128, HALF), (128, SAME), (128, SAME)];
 const SPEECH: [(usize, ConvShape); 6] = [(32, SAME), (64, HALF), (64, SAME), (128, HALF), (128, SAME), (128, SAME)];
-
-/// 3x3 convolution, group norm, SiLU; the input is added where nothing changes its shape.
-#[derive(Module, Debug)]
-struct Layer {
-    conv: Conv,
-    norm: GroupNorm,
-    #[module(skip)]
-    residual: bool,
-}
-
-impl Layer {
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let y = self.norm.forward_silu(self.conv.forward(x.clone()));
-        if self.residual { x + y } else { y }
-    }
-}
 
 /// Layers, a 1x1 convolution to few channels, a linear map of all that is left.
 #[derive(Module, Debug)]
@@ -99,11 +80,7 @@ impl Stream {
     fn new(first: usize, size: [usize; 2], layers: &[(usize, ConvShape)], device: &Device) -> Self {
         let (mut input, mut size, mut made) = (first, size, Vec::new());
         for (output, shape) in layers {
-            made.push(Layer {
-                conv: Conv::new(input, *output, *shape, device),
-                norm: GroupNorm::new(NORM_GROUPS, *output, NORM_EPS, device),
-                residual: input == *output && *shape == SAME,
-            });
+            made.push(Layer::new(input, *output, *shape, device));
             (input, size) = (*output, shape.output_size(size));
         }
         Self {
@@ -125,9 +102,8 @@ impl Stream {
     fn cost(&self, size: [usize; 2]) -> Cost {
         let (mut meter, mut channels) = (Meter::new(size), 0);
         for layer in &self.layers {
-            layer.conv.measure(&mut meter);
-            channels = layer.norm.weight.dims()[0];
-            meter.norm(channels);
+            layer.measure(&mut meter);
+            channels = layer.channels();
         }
         let positions = meter.size[0] * meter.size[1];
         meter.cost + Cost::conv(channels, NARROW, 1, positions) + Cost::linear(NARROW * positions, EMBEDDING_DIM, 1)

@@ -14,10 +14,11 @@ pub use config::UNetConfig;
 pub use transformer::SpatialTransformer;
 
 use crate::nn::{Conv3, GroupNorm, in_pool, linear};
+use crate::precision::cast;
 use blocks::Stage;
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use syncdiff_kernels::silu;
 use transformer::{CrossContext, repeated};
 
@@ -126,13 +127,19 @@ impl UNet {
         }
     }
 
+    /// The type in which the network computes: that of its weights.
+    fn dtype(&self) -> DType {
+        self.time_embed_0.weight.val().dtype()
+    }
+
     /// The time embedding after its two linear layers.
     ///
     /// # Shapes
     /// timesteps: one per image -> [batch, 4 * model_channels]
     pub fn embed_timesteps(&self, timesteps: &[usize], device: &Device) -> Tensor<2> {
         let table = timestep_embedding(timesteps, self.model_channels);
-        let x = Tensor::from_data(TensorData::new(table, [timesteps.len(), self.model_channels]), device);
+        let table = TensorData::new(table, [timesteps.len(), self.model_channels]);
+        let x = Tensor::from_data(table, (device, self.dtype()));
         linear(&self.time_embed_2, silu(linear(&self.time_embed_0, x)))
     }
 
@@ -144,6 +151,7 @@ impl UNet {
     /// # Source
     /// SyncDiff has one token, and its cross-attentions are constant over pixels and steps (METHOD section 11).
     pub fn prepare_context(&self, context: Tensor<3>) -> PreparedContext {
+        let context = cast(context, self.dtype());
         let before = self.input_blocks.iter().filter_map(Stage::transformer);
         let after = self.output_blocks.iter().filter_map(Stage::transformer);
         let transformers = before.chain([&self.middle_block_1]).chain(after);
@@ -204,7 +212,8 @@ impl UNet {
     ) -> Tensor<4> {
         let shifts = &mut time.layers.iter();
         let contexts = &mut context.layers.iter();
-        let mut h = x;
+        let outside = x.dtype();
+        let mut h = cast(x, self.dtype());
         let mut skips = Vec::with_capacity(self.input_blocks.len());
         for (i, block) in self.input_blocks.iter().enumerate() {
             h = block.forward(h, shifts, contexts);
@@ -224,7 +233,7 @@ impl UNet {
             h = block.forward(Tensor::cat(vec![h, skip], 1), shifts, contexts);
             observe(&format!("output_blocks.{i}"), &h);
         }
-        self.out_2.forward(self.out_0.forward_silu(h))
+        cast(self.out_2.forward(self.out_0.forward_silu(h)), outside)
     }
 
     /// The block `input_blocks.{index}.0`, if it is a residual block (for tests).

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
+use syncdiff_kernels::transposed;
 
 use crate::error::{ModelError, ModelResult};
 use crate::weights::remap::Remap;
@@ -180,7 +181,7 @@ impl ModuleVisitor for Collector<'_> {
         if let Some(tensors) = &mut self.tensors {
             let data = param.transform_for_save().val().into_data().convert_dtype(DType::F32);
             let values = data.try_into_vec::<f32>().expect("the data was converted to f32 in the line above");
-            let values = if transpose { transposed(&values, shape[1], shape[0]) } else { values };
+            let values = if transpose { transposed(&values, shape[0]) } else { values };
             tensors.insert(name.clone(), StoredTensor::from_f32(&shape, &values));
         }
         self.shapes.insert(name, shape);
@@ -200,7 +201,7 @@ impl Loader<'_> {
         let tensor =
             tensor.ok_or_else(|| ModelError::internal("weights", format!("{name} was checked, yet is missing")))?;
         let values = tensor.to_f32()?;
-        Ok(if self.place.is_linear_weight() { transposed(&values, shape[1], shape[0]) } else { values })
+        Ok(if self.place.is_linear_weight() { transposed(&values, shape[0]) } else { values })
     }
 }
 
@@ -231,22 +232,6 @@ impl ModuleMapper for Loader<'_> {
             }
         }
     }
-}
-
-/// `[rows, columns]` row-major to `[columns, rows]`, in square blocks so that both sides stay in the cache.
-fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    const BLOCK: usize = 32;
-    let mut result = vec![0.0; values.len()];
-    for row_start in (0..rows).step_by(BLOCK) {
-        for column_start in (0..columns).step_by(BLOCK) {
-            for row in row_start..rows.min(row_start + BLOCK) {
-                for column in column_start..columns.min(column_start + BLOCK) {
-                    result[column * rows + row] = values[row * columns + column];
-                }
-            }
-        }
-    }
-    result
 }
 
 #[cfg(test)]
@@ -317,13 +302,5 @@ mod tests {
         assert_eq!(missing, ["t.fc.bias"]);
         assert_eq!(extra, ["t.ln.2.weight"]);
         assert_eq!(misshapen, ["t.fc.weight: file has [2, 3], model needs [3, 2]"]);
-    }
-
-    #[test]
-    fn transposition_of_odd_sizes() {
-        let values: Vec<f32> = (0..70 * 33).map(|i| i as f32).collect();
-        let turned = transposed(&values, 70, 33);
-        assert_eq!(turned[5 * 70 + 64], values[64 * 33 + 5]);
-        assert_eq!(transposed(&turned, 33, 70), values);
     }
 }

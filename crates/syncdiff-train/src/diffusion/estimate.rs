@@ -145,7 +145,7 @@ impl<'a> DiffusionTask<'a> {
         timestep: usize,
         seed: u64,
     ) -> (Tensor<4>, Tensor<4>) {
-        let batch = self.gather(&window.picks, seed >> 8, &self.device);
+        let batch = self.batch(model, &window.picks, seed >> 8, &self.device);
         let timesteps = vec![timestep; window.picks.len()];
         let keys: Vec<NoiseKey> = (0..window.picks.len() as u64)
             .map(|index| NoiseKey { seed, noise_use: NoiseUse::Training, index, step: 3 })
@@ -193,6 +193,7 @@ impl<'a> DiffusionTask<'a> {
                 target,
                 identity,
                 previous: if dropped { identity } else { target - 1 },
+                dropped,
                 pose_sigma,
                 own_pose: false,
                 mute: false,

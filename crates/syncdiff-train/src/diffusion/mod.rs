@@ -6,6 +6,7 @@
 //! Counter-measures to the exposure gap (METHOD section 12.3) are settings.
 
 mod estimate;
+mod hear;
 mod student;
 
 pub use estimate::{EstimateNets, EstimateTraining};
@@ -20,7 +21,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use syncdiff_model::audio::Conditioner;
+use syncdiff_model::audio::{AudioEncoder, Conditioner, SpeechRow};
+use syncdiff_model::denoiser::PriorConfig;
 use syncdiff_model::denoiser::{LatentDenoiser, VisualPriors};
 use syncdiff_model::diffusion::{
     LossWeighting, NoiseKey, NoiseUse, Prediction, Schedule, diffusion_loss, normal_batch, uniform_timesteps,
@@ -34,8 +36,10 @@ pub struct LatentClip {
     pub frames: Vec<u16>,
     /// The same of the masked frames.
     pub masked: Vec<u16>,
-    /// Encoded speech, [frames, dim].
+    /// Encoded speech, [frames, dim]; empty where the encoder learns.
     pub speech: Vec<f32>,
+    /// What the encoder hears, a row for each frame, where it learns; else empty.
+    pub rows: Vec<SpeechRow>,
     /// Frames by which the picture lags behind the sound.
     pub offset: isize,
     /// Whether the frame has a face.
@@ -51,6 +55,8 @@ pub struct DenoiserStage {
     pub denoiser: LatentDenoiser,
     /// Window, positions and temporal filter.
     pub conditioner: Conditioner,
+    /// The speech encoder, where layers of it learn too.
+    pub audio: Option<AudioEncoder>,
 }
 
 /// Settings of the denoiser's training.
@@ -82,6 +88,16 @@ pub struct DiffusionTraining {
     /// Losses on the pictures of one-step estimates; none where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<EstimateTraining>,
+}
+
+impl DiffusionTraining {
+    /// Without what has no meaning for these priors: all that is done to the previous frame, where none is seen.
+    pub fn for_priors(self, priors: &PriorConfig) -> Self {
+        if priors.pose_frames > 0 {
+            return self;
+        }
+        Self { pose_noise: 0.0, pose_dropout: 0.0, pose_shuffle: 0.0, pose_own: 0.0, ..self }
+    }
 }
 
 /// The task of [`crate::train`].
@@ -119,6 +135,8 @@ pub struct Sizes {
     pub speech: usize,
     /// Rows of encoded speech around a frame.
     pub window: usize,
+    /// Previous frames that the denoiser sees.
+    pub previous_frames: usize,
 }
 
 /// Loss weight of each latent position: `outside` where the mask keeps pixels, 1 where it hides them, `1 + mouth` in
@@ -148,12 +166,31 @@ struct Pick<'a> {
     clip: &'a LatentClip,
     target: usize,
     identity: usize,
+    /// The latest previous frame; those before it come before it.
     previous: usize,
+    /// The identity frame stands in for all previous ones, as at the start of a clip.
+    dropped: bool,
     pose_sigma: f32,
     /// The previous frame is the network's own.
     own_pose: bool,
     /// Without speech.
     mute: bool,
+}
+
+impl Pick<'_> {
+    /// The previous frame before `back` others. The identity frame stands in where the clip has none, as it does when
+    /// generation begins.
+    fn previous_frame(&self, back: usize) -> usize {
+        let found = if self.dropped { None } else { self.previous.checked_sub(back) };
+        found.filter(|frame| self.clip.valid[*frame]).unwrap_or(self.identity)
+    }
+
+    /// Rows of speech that the target frame hears; none where the clip has none, or shall not be heard.
+    fn heard(&self, window: usize) -> impl Iterator<Item = Option<usize>> + '_ {
+        let frames = self.clip.valid.len();
+        let first = self.target as isize - self.clip.offset - (window / 2) as isize;
+        (0..window as isize).map(move |row| usize::try_from(first + row).ok().filter(|at| *at < frames && !self.mute))
+    }
 }
 
 /// One batch on the device.
@@ -187,7 +224,8 @@ fn pick<'a>(clips: &'a [LatentClip], settings: &DiffusionTraining, random: &mut 
         }
         let draw: f64 = random.random();
         let shuffle_to = settings.pose_dropout + settings.pose_shuffle;
-        let previous = if draw < settings.pose_dropout {
+        let dropped = draw < settings.pose_dropout;
+        let previous = if dropped {
             identity
         } else if draw < shuffle_to {
             (0..8).map(|_| random.random_range(0..frames)).find(|&r| clip.valid[r]).unwrap_or(target - 1)
@@ -199,6 +237,7 @@ fn pick<'a>(clips: &'a [LatentClip], settings: &DiffusionTraining, random: &mut 
             target,
             identity,
             previous,
+            dropped,
             pose_sigma: random.random::<f32>() * settings.pose_noise,
             own_pose: (shuffle_to..shuffle_to + settings.pose_own).contains(&draw),
             mute: random.random_bool(settings.speech_dropout),
@@ -208,7 +247,7 @@ fn pick<'a>(clips: &'a [LatentClip], settings: &DiffusionTraining, random: &mut 
 
 impl DiffusionTask<'_> {
     fn gather(&self, picks: &[Pick<'_>], first: u64, device: &Device) -> Batch {
-        let Sizes { channels, side, speech, window } = self.sizes;
+        let Sizes { channels, side, speech, window, previous_frames } = self.sizes;
         let len = channels * side * side;
         let latents = |choose: &dyn Fn(&Pick<'_>) -> (usize, bool)| {
             let mut values = Vec::with_capacity(picks.len() * len);
@@ -223,40 +262,41 @@ impl DiffusionTask<'_> {
         };
         let mut windows = Vec::with_capacity(picks.len() * window * speech);
         for pick in picks {
-            let frames = pick.clip.valid.len() as isize;
-            for row in 0..window as isize {
-                let at = pick.target as isize - pick.clip.offset + row - window as isize / 2;
-                if (0..frames).contains(&at) && !pick.mute {
-                    windows.extend_from_slice(&pick.clip.speech[at as usize * speech..(at as usize + 1) * speech]);
-                } else {
-                    windows.extend(std::iter::repeat_n(0f32, speech));
+            for row in pick.heard(window) {
+                match row.filter(|_| !pick.clip.speech.is_empty()) {
+                    Some(at) => windows.extend_from_slice(&pick.clip.speech[at * speech..(at + 1) * speech]),
+                    None => windows.extend(std::iter::repeat_n(0f32, speech)),
                 }
             }
         }
         let sigma: Vec<f32> = picks.iter().map(|pick| pick.pose_sigma).collect();
         let sigma = Tensor::<4>::from_data(TensorData::new(sigma, [picks.len(), 1, 1, 1]), (device, DType::F32));
-        let keys: Vec<NoiseKey> = (0..picks.len() as u64)
-            .map(|i| NoiseKey { seed: !self.seed, noise_use: NoiseUse::Training, index: first + i, step: 1 })
-            .collect();
+        let noise = |back: usize| {
+            // Steps 2 and 3 are those of other noise.
+            let step = if back == 0 { 1 } else { 3 + back as u64 };
+            let key = |i| NoiseKey { seed: !self.seed, noise_use: NoiseUse::Training, index: first + i, step };
+            let keys: Vec<NoiseKey> = (0..picks.len() as u64).map(key).collect();
+            normal_batch(&keys, [channels, side, side], device)
+        };
         let pose =
-            latents(&|pick| (pick.previous, false)) + normal_batch(&keys, [channels, side, side], device) * sigma;
+            |back: usize| latents(&|pick: &Pick<'_>| (pick.previous_frame(back), false)) + noise(back) * sigma.clone();
         Batch {
             target: latents(&|pick| (pick.target, false)),
             priors: VisualPriors {
                 masked: latents(&|pick| (pick.target, true)),
                 identity: latents(&|pick| (pick.identity, false)),
-                pose: vec![pose],
+                pose: (0..previous_frames).map(pose).collect(),
             },
             windows: Tensor::from_data(TensorData::new(windows, [picks.len(), window, speech]), (device, DType::F32)),
         }
     }
 
-    /// Replaces the previous frames that are to be the network's own by its estimate from noise in one step, made as
-    /// the first frame of a clip is: with the identity frame as its previous frame.
+    /// Replaces the latest previous frames that are to be the network's own by its estimate from noise in one step,
+    /// made as the first frame of a clip is: with the identity frame as its previous frame.
     fn estimate_poses(&self, model: &DenoiserStage, picks: &[Pick<'_>], batch: &mut Batch, seed: u64, first: u64) {
         let Sizes { channels, side, .. } = self.sizes;
         let own: Vec<usize> = (0..picks.len()).filter(|&i| picks[i].own_pose).collect();
-        if own.is_empty() {
+        if own.is_empty() || batch.priors.pose.is_empty() {
             return;
         }
         let plain = self.device.clone().inner();
@@ -264,11 +304,12 @@ impl DiffusionTask<'_> {
         let before = |&i: &usize| Pick {
             target: picks[i].target - 1,
             previous: picks[i].identity,
+            dropped: true,
             pose_sigma: 0.0,
             mute: false,
             ..picks[i]
         };
-        let earlier = self.gather(&own.iter().map(before).collect::<Vec<_>>(), first, &plain);
+        let earlier = self.batch(&model, &own.iter().map(before).collect::<Vec<_>>(), first, &plain);
         let keys: Vec<NoiseKey> = own
             .iter()
             .map(|&i| NoiseKey { seed, noise_use: NoiseUse::Training, index: first + i as u64, step: 2 })
@@ -286,7 +327,7 @@ impl DiffusionTask<'_> {
         for (estimate, i) in estimate.split(1, 0).into_iter().zip(own) {
             poses[i] = Tensor::from_data(estimate.into_data(), (&device, DType::F32));
         }
-        batch.priors.pose = vec![Tensor::cat(poses, 0)];
+        batch.priors.pose[0] = Tensor::cat(poses, 0);
     }
 
     /// Weighted loss of a batch, and of each sample alone.
@@ -353,7 +394,7 @@ impl Task<DenoiserStage> for DiffusionTask<'_> {
         let range = shard.range(self.batch_size);
         let first = step * self.batch_size as u64 + range.start as u64;
         let numbers: Vec<u64> = (first..first + range.len() as u64).collect();
-        let mut batch = self.gather(&picks[range.clone()], first, &self.device);
+        let mut batch = self.batch(model, &picks[range.clone()], first, &self.device);
         self.estimate_poses(model, &picks[range], &mut batch, self.seed, first);
         let timesteps = uniform_timesteps(self.seed, &numbers, self.schedule.num_timesteps());
         let (mut loss, each) = self.batch_loss(model, batch, &timesteps, self.seed, first);
@@ -373,9 +414,11 @@ impl Task<DenoiserStage> for DiffusionTask<'_> {
         let numbers: Vec<u64> = (first..first + self.batch_size as u64).collect();
         let timesteps = uniform_timesteps(self.seed, &numbers, self.schedule.num_timesteps());
         let timesteps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
-        let pose = Tensor::cat(priors.pose, 1);
-        let latents = [("target", target), ("masked", priors.masked), ("identity", priors.identity), ("pose", pose)];
+        let latents = [("target", target), ("masked", priors.masked), ("identity", priors.identity)];
         let mut named: TensorMap = latents.map(|(name, tensor)| (name.to_owned(), stored(tensor))).into();
+        if !priors.pose.is_empty() {
+            named.insert("pose".into(), stored(Tensor::cat(priors.pose, 1)));
+        }
         named.insert("windows".into(), stored(windows));
         named.insert("timesteps".into(), StoredTensor::from_f32(&[timesteps.len()], &timesteps));
         Ok(named)
@@ -402,7 +445,7 @@ impl Task<DenoiserStage> for DiffusionTask<'_> {
             let timesteps: Vec<usize> =
                 (0..size).map(|i| (i * (count / size) + part) * self.schedule.num_timesteps() / count).collect();
             let first = (part * size) as u64;
-            let batch = self.gather(&picks, 0, &device);
+            let batch = self.batch(shadow, &picks, 0, &device);
             let rolled = {
                 let windows = batch.windows.clone();
                 Tensor::cat(vec![windows.clone().narrow(0, 1, size - 1), windows.narrow(0, 0, 1)], 0)

@@ -183,7 +183,7 @@ impl<'a> StudentTask<'a> {
 
     /// Lets `ask` ask the teacher as it generates, with guidance.
     fn with_teacher<R>(&self, batch: &Batch, guidance: f32, ask: impl FnOnce(&dyn Denoiser) -> R) -> R {
-        let DenoiserStage { denoiser, conditioner } = &self.teacher;
+        let DenoiserStage { denoiser, conditioner, .. } = &self.teacher;
         let [_, window, width] = batch.windows.dims();
         // No speech is zero rows, as `speech_dropout` shows it.
         let mute = || conditioner.forward(Tensor::zeros([1, window, width], &batch.windows.device()));

@@ -5,7 +5,6 @@ use crate::autoencoder::{AutoencoderTask, FrameSource};
 use crate::error::TrainResult;
 use crate::images::to_tensor;
 use crate::seeds::mix;
-use crate::trainer::train;
 use std::path::{Path, PathBuf};
 use syncdiff_data::Dataset;
 use syncdiff_model::autoencoder::Autoencoder;
@@ -52,8 +51,7 @@ pub fn autoencoder(inputs: &RunInputs<'_>, init_from: Option<&Path>, report: Rep
     inputs.begin()?;
     let train_crops = Crops::new(inputs.data, &config.data.choose(inputs.data, "train")?);
     let valid_crops = Crops::new(inputs.data, &config.data.choose(inputs.data, "valid")?);
-    let device = inputs.device.clone().autodiff();
-    device.seed(config.options.seed);
+    let device = inputs.differentiating();
     let mut model = Autoencoder::new(&model_config.autoencoder, &device);
     if let Some(path) = init_from {
         model = load_into(model, &open_safetensors(path)?, &names())?;
@@ -66,8 +64,7 @@ pub fn autoencoder(inputs: &RunInputs<'_>, init_from: Option<&Path>, report: Rep
         frames: &train_crops,
         valid: &valid_crops,
     };
-    let trained = train(&task, model, &config.options, inputs.folder, inputs.clock, report)?;
-    inputs.finished(trained.step)?;
+    let trained = inputs.train(&task, model, report)?;
     let model = normalised(trained.shadow, &train_crops, inputs)?;
     let path = inputs.folder.join(AUTOENCODER_FILE);
     save_safetensors(&module_tensors(&model, &names()), Storage::F32, &path)?;

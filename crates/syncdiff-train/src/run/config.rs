@@ -1,5 +1,6 @@
 //! Configuration of one training run.
 
+use super::ModelChanges;
 use crate::autoencoder::AutoencoderTraining;
 use crate::diffusion::{DiffusionTraining, StudentTraining};
 use crate::error::{TrainError, TrainResult};
@@ -53,6 +54,9 @@ impl DataSettings {
 pub struct RunConfig {
     /// The model whose part is trained.
     pub preset: String,
+    /// What differs from the preset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelChanges>,
     /// Shared settings.
     pub options: TrainOptions,
     /// Which clips.
@@ -103,13 +107,17 @@ impl RunConfig {
         })
     }
 
-    /// The model's configuration.
-    pub(crate) fn model(&self) -> TrainResult<LipSyncConfig> {
-        LipSyncConfig::preset(&self.preset).ok_or_else(|| TrainError::Parameter {
+    /// The model's configuration: the preset with its changes.
+    ///
+    /// # Errors
+    /// [`TrainError::Parameter`] for an unknown preset, or changes that make no model.
+    pub fn model(&self) -> TrainResult<LipSyncConfig> {
+        let preset = LipSyncConfig::preset(&self.preset).ok_or_else(|| TrainError::Parameter {
             name: "preset",
             value: self.preset.clone(),
             allowed: format!("one of {}", LipSyncConfig::PRESETS.join(", ")),
-        })
+        })?;
+        self.model.as_ref().map_or(Ok(preset.clone()), |changes| changes.apply(preset))
     }
 
     pub(crate) fn part<'a, T>(&self, name: &'static str, part: &'a Option<T>) -> TrainResult<&'a T> {

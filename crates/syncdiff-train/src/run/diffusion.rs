@@ -10,11 +10,12 @@ use burn::tensor::Device;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use syncdiff_data::{Clip, Frame, KeepMask, KeepMaskKind, LatentKey, LatentStore, LatentType};
-use syncdiff_model::audio::{AudioEncoder, Conditioner, speech_rows};
+use syncdiff_model::audio::{AudioEncoder, AudioEncoderConfig, Conditioner, speech_rows};
 use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::denoiser::LatentDenoiser;
 use syncdiff_model::diffusion::Schedule;
 use syncdiff_model::lipsync::SpeechEncoder;
+use syncdiff_model::preset::SpeechFeatures;
 use syncdiff_model::scorers::own_syncnet::WINDOW_FRAMES;
 use syncdiff_model::scorers::{Lpips, LpipsTrunk, OwnSyncNet};
 use syncdiff_model::weights::folder::sha256_of_file;
@@ -60,12 +61,12 @@ pub fn diffusion(
 ) -> TrainResult<PathBuf> {
     let config = inputs.config;
     let model_config = config.model()?;
-    let settings = config.part("diffusion", &config.diffusion)?.clone();
-    if settings.prediction != model_config.prediction || model_config.priors.pose_frames != 1 {
+    let settings = config.part("diffusion", &config.diffusion)?.clone().for_priors(&model_config.priors);
+    if settings.prediction != model_config.prediction {
         return Err(TrainError::Parameter {
             name: "diffusion.prediction",
             value: format!("{:?}", settings.prediction),
-            allowed: format!("the preset predicts {:?} from one previous frame", model_config.prediction),
+            allowed: format!("the preset predicts {:?}", model_config.prediction),
         });
     }
     inputs.begin()?;
@@ -75,12 +76,21 @@ pub fn diffusion(
         &open_safetensors(files.autoencoder)?,
         &autoencoder::names(),
     )?;
-    let listener = load_into(model_config.audio.init(plain)?, &open_safetensors(files.speech)?, &speech::names())?;
+    let load_encoder = |config: &AudioEncoderConfig, device: &Device| -> TrainResult<AudioEncoder> {
+        Ok(load_into(config.init(device)?, &open_safetensors(files.speech)?, &speech::names())?)
+    };
+    let listener = match model_config.features {
+        SpeechFeatures::Encoder => Some(load_encoder(&model_config.audio, plain)?),
+        SpeechFeatures::FilterBank => None,
+    };
+    let listener = SpeechEncoder { audio: listener, conditioner: model_config.conditioning.init(plain)? };
+    let learns = config.model.as_ref().is_some_and(|changes| changes.encoder_learns(&model_config));
     let judge = files.syncnet.map(|path| OwnSyncNet::load(path, plain)).transpose()?;
     let encoder = ClipEncoder {
         judge: judge.as_ref(),
         first_stage: &first_stage,
         listener: &listener,
+        encoder_learns: learns,
         mask: FixedMask::new(&model_config)?,
         store: latent_store(files.latents, files.autoencoder, &model_config)?,
         offsets: files.offsets.map(read_offsets).transpose()?.unwrap_or_default(),
@@ -97,6 +107,11 @@ pub fn diffusion(
     let mut stage = DenoiserStage {
         denoiser: LatentDenoiser::new(&model_config.unet, model_config.priors, &device),
         conditioner: model_config.conditioning.init(&device)?,
+        // Without dropout: its draws would come from the generator that all parts of a step share.
+        audio: match learns {
+            true => Some(load_encoder(&AudioEncoderConfig { dropout: 0.0, ..model_config.audio.clone() }, &device)?),
+            false => None,
+        },
     };
     if let Some(path) = files.init_from {
         let weights = open_safetensors(path)?;
@@ -104,6 +119,7 @@ pub fn diffusion(
         stage = DenoiserStage {
             denoiser: load_into(stage.denoiser, &weights, &names)?,
             conditioner: load_into(stage.conditioner, &weights, &Conditioner::remap().with_prefix("conditioner."))?,
+            audio: stage.audio.map(|audio| load_into(audio, &weights, &speech::names())).transpose()?,
         };
     }
     let estimate = match &settings.estimate {
@@ -135,8 +151,9 @@ pub fn diffusion(
         sizes: Sizes {
             channels: model_config.autoencoder.z_channels,
             side,
-            speech: model_config.audio.dim,
+            speech: model_config.speech_dim(),
             window: model_config.conditioning.window,
+            previous_frames: model_config.priors.pose_frames,
         },
         clips: &clips,
         valid: &valid,
@@ -144,10 +161,15 @@ pub fn diffusion(
     };
     let trained = train(&task, stage, &config.options, inputs.folder, inputs.clock, report)?;
     inputs.finished(trained.step)?;
-    let speech = SpeechEncoder { audio: listener.clone(), conditioner: trained.shadow.conditioner };
+    let audio = trained.shadow.audio.or_else(|| listener.audio.clone());
+    let speech = SpeechEncoder { audio, conditioner: trained.shadow.conditioner };
     let model = LipSync::from_parts(model_config, first_stage.clone(), trained.shadow.denoiser, speech, plain)?;
     let folder = inputs.folder.join(MODEL_FOLDER);
-    let card = format!("# {}\n\nTrained for {} steps, {:.0} s.\n", config.preset, trained.step, trained.seconds);
+    let changes = config.model.as_ref().map(toml::to_string).transpose().unwrap_or_default().unwrap_or_default();
+    let changes =
+        if changes.is_empty() { changes } else { format!("Changed: {}.\n\n", changes.trim().replace('\n', ", ")) };
+    let card =
+        format!("# {}\n\n{changes}Trained for {} steps, {:.0} s.\n", config.preset, trained.step, trained.seconds);
     model.save(&folder, Storage::F16, &card, licence)?;
     Ok(folder)
 }
@@ -214,7 +236,9 @@ pub(super) fn latent_store(folder: &Path, autoencoder_file: &Path, config: &LipS
 pub(super) struct ClipEncoder<'a> {
     pub(super) judge: Option<&'a OwnSyncNet>,
     pub(super) first_stage: &'a Autoencoder,
-    pub(super) listener: &'a AudioEncoder,
+    pub(super) listener: &'a SpeechEncoder,
+    /// Layers of it learn: it is run in every step, not once.
+    pub(super) encoder_learns: bool,
     pub(super) mask: FixedMask,
     pub(super) store: LatentStore,
     pub(super) offsets: BTreeMap<String, isize>,
@@ -273,11 +297,19 @@ impl ClipEncoder<'_> {
                 }
                 Ok(bits)
             };
-            let rows = self.listener.encode(&speech_rows(clip.speech(), clip.num_frames()), self.device);
+            let rows = speech_rows(clip.speech(), clip.num_frames());
+            let (speech, rows) = match self.encoder_learns {
+                true => (Vec::new(), rows),
+                false => {
+                    let encoded = self.listener.encode(&rows, self.device).into_data().convert::<f32>();
+                    (encoded.try_into_vec().expect("converted to f32"), Vec::new())
+                }
+            };
             clips.push(LatentClip {
                 frames: plane("target")?,
                 masked: plane("masked")?,
-                speech: rows.into_data().convert::<f32>().try_into_vec().expect("converted to f32"),
+                speech,
+                rows,
                 offset: self.offsets.get(&entry.clip).copied().unwrap_or(0),
                 valid: clip.valid().iter().map(|v| *v != 0).collect(),
                 sounds: self.embeddings(&clip)?,

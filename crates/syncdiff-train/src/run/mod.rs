@@ -13,6 +13,7 @@ mod speech;
 mod student;
 mod syncnet;
 mod talks;
+mod variant;
 mod wav2lip;
 
 pub use autoencoder::{AUTOENCODER_FILE, autoencoder};
@@ -22,14 +23,17 @@ pub use plan::{RunPlan, Stage, plan};
 pub use speech::{OFFSETS_FILE, SPEECH_FILE, speech};
 pub use student::{StudentFiles, student};
 pub use syncnet::{SYNCNET_FILE, SyncNetFiles, syncnet};
+pub use variant::{FeaturesName, ModelChanges, PriorsName};
 pub use wav2lip::{WAV2LIP_FILE, Wav2LipFiles, wav2lip};
 
 use crate::error::{TrainError, TrainResult};
-use crate::trainer::{Clock, Stats};
+use crate::trainer::{Clock, Stats, Task, Trained, train};
+use burn::module::Module;
 use burn::tensor::Device;
 use std::fs;
 use std::path::Path;
 use syncdiff_data::Dataset;
+use talks::PreparedTalks;
 
 /// What every run is given.
 pub struct RunInputs<'a> {
@@ -45,7 +49,7 @@ pub struct RunInputs<'a> {
     pub clock: Clock<'a>,
 }
 
-impl RunInputs<'_> {
+impl<'a> RunInputs<'a> {
     /// Creates the run folder and writes the configuration into it; a folder of another configuration is refused
     /// (only the number of steps may grow).
     fn begin(&self) -> TrainResult<()> {
@@ -64,6 +68,30 @@ impl RunInputs<'_> {
             }
         }
         fs::write(&path, self.config.to_toml()?).map_err(|e| TrainError::io(&path, e))
+    }
+
+    /// The device with automatic differentiation, its generator at the run's seed.
+    fn differentiating(&self) -> Device {
+        let device = self.device.clone().autodiff();
+        device.seed(self.config.options.seed);
+        device
+    }
+
+    /// The split's clips with their sound, moved by a table of offsets.
+    fn talks(&self, split: &str, offsets: Option<&Path>) -> TrainResult<PreparedTalks<'a>> {
+        PreparedTalks::new(self.data, self.config.data.choose(self.data, split)?, offsets)
+    }
+
+    /// Trains to the last step.
+    fn train<M: Module + Sync + 'static>(
+        &self,
+        task: &impl Task<M>,
+        model: M,
+        report: Report<'_>,
+    ) -> TrainResult<Trained<M>> {
+        let trained = train(task, model, &self.config.options, self.folder, self.clock, report)?;
+        self.finished(trained.step)?;
+        Ok(trained)
     }
 
     /// Results are written by a whole run only.

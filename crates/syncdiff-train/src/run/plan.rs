@@ -99,7 +99,14 @@ fn per_sample(stage: Stage, config: &RunConfig, length: usize) -> TrainResult<Co
             config.part("diffusion", &config.diffusion)?;
             let side = model.latent_size();
             let denoiser = model.unet.cost(side, model.conditioning.num_tokens());
-            denoiser + model.priors.bottleneck_cost(model.autoencoder.z_channels, side) + model.conditioning.cost()
+            // Where layers of the encoder learn, each sample is heard whole; their share of the gradient is counted as if
+            // all of them learnt.
+            let learns = config.model.as_ref().is_some_and(|changes| changes.encoder_learns(&model));
+            let encoder = if learns { model.audio.cost(length) } else { Cost::default() };
+            encoder
+                + denoiser
+                + model.priors.bottleneck_cost(model.autoencoder.z_channels, side)
+                + model.conditioning.cost()
         }
         Stage::Student => {
             config.part("student", &config.student)?;

@@ -3,7 +3,6 @@
 use super::{Report, RunInputs};
 use crate::error::TrainResult;
 use crate::speech::{LIP_VALUES, LipReader, SpeechClip, SpeechTask, write_offsets};
-use crate::trainer::train;
 use std::path::{Path, PathBuf};
 use syncdiff_data::{Clip, Dataset, LIP_POINTS};
 use syncdiff_model::audio::AudioEncoder;
@@ -27,8 +26,7 @@ pub fn speech(inputs: &RunInputs<'_>, init_from: Option<&Path>, report: Report<'
     let chosen = config.data.choose(inputs.data, "train")?;
     let clips = load(inputs.data, &chosen)?;
     let valid = load(inputs.data, &config.data.choose(inputs.data, "valid")?)?;
-    let device = inputs.device.clone().autodiff();
-    device.seed(config.options.seed);
+    let device = inputs.differentiating();
     let mut model = LipReader::new(&model_config.audio, &device)?;
     if let Some(path) = init_from {
         model.audio = load_into(model.audio, &open_safetensors(path)?, &names())?;
@@ -41,8 +39,7 @@ pub fn speech(inputs: &RunInputs<'_>, init_from: Option<&Path>, report: Report<'
         clips: &clips,
         valid: &valid,
     };
-    let trained = train(&task, model, &config.options, inputs.folder, inputs.clock, report)?;
-    inputs.finished(trained.step)?;
+    let trained = inputs.train(&task, model, report)?;
     let names_of = chosen.iter().map(|&clip| inputs.data.clips()[clip].clip.as_str());
     let offsets: Vec<_> = names_of.zip(task.offsets(&trained.shadow)).collect();
     write_offsets(&inputs.folder.join(OFFSETS_FILE), &offsets)?;

@@ -78,7 +78,8 @@ pub fn student(
     let encoder = ClipEncoder {
         judge: judge.as_ref(),
         first_stage: &first_stage,
-        listener: &teacher.speech.audio,
+        listener: &teacher.speech,
+        encoder_learns: false,
         mask: FixedMask::new(&model_config)?,
         store: latent_store(files.latents, autoencoder_file, &model_config)?,
         offsets: files.offsets.map(read_offsets).transpose()?.unwrap_or_default(),
@@ -119,19 +120,24 @@ pub fn student(
             side,
             speech: model_config.audio.dim,
             window: model_config.conditioning.window,
+            previous_frames: model_config.priors.pose_frames,
         },
         clips: &clips,
         valid: &valid,
         schedule: Schedule::paper(),
     };
-    let frozen = DenoiserStage { denoiser: teacher.denoiser.clone(), conditioner: teacher.speech.conditioner.clone() };
+    let frozen = DenoiserStage {
+        denoiser: teacher.denoiser.clone(),
+        conditioner: teacher.speech.conditioner.clone(),
+        audio: None,
+    };
     let task = StudentTask::new(settings, samples, frozen)?;
-    let learns = DenoiserStage { denoiser: start.denoiser, conditioner: start.speech.conditioner };
+    let learns = DenoiserStage { denoiser: start.denoiser, conditioner: start.speech.conditioner, audio: None };
     let learns = StudentStage::new(learns);
     let trained = train(&task, learns, &config.options, inputs.folder, inputs.clock, report)?;
     inputs.finished(trained.step)?;
 
-    let DenoiserStage { denoiser, conditioner } = trained.shadow.student;
+    let DenoiserStage { denoiser, conditioner, .. } = trained.shadow.student;
     let speech = SpeechEncoder { audio: teacher.speech.audio, conditioner };
     let result = LipSyncConfig {
         name: format!("{}-student", config.preset),

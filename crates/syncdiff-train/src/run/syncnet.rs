@@ -1,10 +1,8 @@
 //! The SyncNet's run.
 
-use super::talks::PreparedTalks;
 use super::{Report, RunInputs};
 use crate::error::TrainResult;
 use crate::syncnet::{SyncNetTask, SyncNetTrainee};
-use crate::trainer::train;
 use std::path::{Path, PathBuf};
 use syncdiff_model::scorers::{AboutSyncNet, OwnSyncNet};
 
@@ -32,11 +30,9 @@ pub fn syncnet(inputs: &RunInputs<'_>, files: &SyncNetFiles<'_>, report: Report<
     let config = inputs.config;
     let settings = config.part("syncnet", &config.syncnet)?.clone();
     inputs.begin()?;
-    let talks = |split: &str| PreparedTalks::new(inputs.data, config.data.choose(inputs.data, split)?, files.offsets);
-    let clips = talks("train")?;
-    let valid = talks("valid")?.at_most(VALID_CLIPS);
-    let device = inputs.device.clone().autodiff();
-    device.seed(config.options.seed);
+    let clips = inputs.talks("train", files.offsets)?;
+    let valid = inputs.talks("valid", files.offsets)?.at_most(VALID_CLIPS);
+    let device = inputs.differentiating();
     let net = match files.init_from {
         Some(path) => OwnSyncNet::load(path, &device)?,
         None => OwnSyncNet::new(&device),
@@ -44,8 +40,7 @@ pub fn syncnet(inputs: &RunInputs<'_>, files: &SyncNetFiles<'_>, report: Report<
     let model = SyncNetTrainee::new(net, &device);
     let (batch_size, seed) = (config.options.batch_size, config.options.seed);
     let task = SyncNetTask::new(settings, batch_size, seed, device, &clips, &valid)?;
-    let trained = train(&task, model, &config.options, inputs.folder, inputs.clock, report)?;
-    inputs.finished(trained.step)?;
+    let trained = inputs.train(&task, model, report)?;
     let (data, licence) = clips.described();
     let path = inputs.folder.join(SYNCNET_FILE);
     trained.shadow.net.save(&path, &AboutSyncNet { seed, steps: trained.step, data, licence })?;

@@ -1,9 +1,7 @@
 //! Wav2Lip's run.
 
-use super::talks::PreparedTalks;
 use super::{Report, RunInputs};
 use crate::error::TrainResult;
-use crate::trainer::train;
 use crate::wav2lip::{Wav2LipTask, Wav2LipTrainee};
 use std::path::{Path, PathBuf};
 use syncdiff_model::baselines::{AboutWav2Lip, Wav2LipLite};
@@ -34,10 +32,8 @@ pub fn wav2lip(inputs: &RunInputs<'_>, files: &Wav2LipFiles<'_>, report: Report<
     let config = inputs.config;
     let settings = config.part("wav2lip", &config.wav2lip)?.clone();
     inputs.begin()?;
-    let talks = |split: &str| PreparedTalks::new(inputs.data, config.data.choose(inputs.data, split)?, files.offsets);
-    let (clips, valid) = (talks("train")?, talks("valid")?);
-    let device = inputs.device.clone().autodiff();
-    device.seed(config.options.seed);
+    let (clips, valid) = (inputs.talks("train", files.offsets)?, inputs.talks("valid", files.offsets)?);
+    let device = inputs.differentiating();
     let generator = match files.init_from {
         Some(path) => Wav2LipLite::load(path, &device)?,
         None => Wav2LipLite::new(&device),
@@ -46,8 +42,7 @@ pub fn wav2lip(inputs: &RunInputs<'_>, files: &Wav2LipFiles<'_>, report: Report<
     let syncnet = OwnSyncNet::load(files.syncnet, &device)?;
     let (batch_size, seed) = (config.options.batch_size, config.options.seed);
     let task = Wav2LipTask::new(settings, batch_size, seed, device, syncnet, &clips, &valid)?;
-    let trained = train(&task, model, &config.options, inputs.folder, inputs.clock, report)?;
-    inputs.finished(trained.step)?;
+    let trained = inputs.train(&task, model, report)?;
     let (data, licence) = clips.described();
     let syncnet = sha256_of_file(files.syncnet)?;
     let path = inputs.folder.join(WAV2LIP_FILE);

@@ -2,7 +2,7 @@
 
 use super::SyncNetTraining;
 use crate::error::{TrainError, TrainResult};
-use crate::talk::{TalkSource, TalkingClip};
+use crate::talk::{MAX_TRIES, TalkSource, TalkingClip, draw_clip};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
@@ -11,9 +11,6 @@ use syncdiff_model::audio::Bands;
 use syncdiff_model::scorers::own_syncnet::{
     MOUTH_LEFT, MOUTH_SIDE, MOUTH_SIZE, MOUTH_TOP, WINDOW_FRAMES, padded, sound_bands,
 };
-
-/// Clips that are tried before the data counts as too short.
-const MAX_TRIES: usize = 200;
 
 /// How the mouths of one clip are cut: all alike, as cameras do.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,40 +37,34 @@ pub(super) fn draw(clips: &dyn TalkSource, settings: &SyncNetTraining, seed: u64
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let (count, distance) = (settings.windows_per_clip, settings.least_distance);
     let needed = (count - 1) * distance + 1;
-    for _ in 0..MAX_TRIES {
-        let clip = clips.clip(random.random_range(0..clips.num_clips()))?;
-        let all = clip.starts(WINDOW_FRAMES);
-        if all.len() < needed {
-            continue;
-        }
-        // Any choice of windows far enough apart is as likely as any other.
-        let mut places: Vec<usize> = (0..count).map(|_| random.random_range(0..=all.len() - needed)).collect();
-        places.sort_unstable();
-        let starts = places.iter().enumerate().map(|(k, place)| all[place + k * distance]).collect();
-        let within = |random: &mut ChaCha8Rng, most: f32| random.random_range(-1.0..=1.0f32) * most;
-        let view = View {
-            shift: [within(&mut random, settings.shift), within(&mut random, settings.shift)],
-            zoom: 1.0 + within(&mut random, settings.zoom),
-            mirrored: random.random(),
-        };
-        let strength = settings.colour;
-        let usual = JitterRanges::default();
-        let ranges = JitterRanges {
-            brightness: usual.brightness * strength,
-            contrast: usual.contrast * strength,
-            gamma: usual.gamma * strength,
-            saturation: usual.saturation * strength,
-        };
-        let colour = ColourJitter::draw(&ranges, seed, 0, 0);
-        let frames = clip.clip.num_frames();
-        let bands = sound_bands(settings.augment.bands(&padded(clip.clip.speech()), &mut random), frames);
-        return Ok(Example { clip, starts, view, colour, bands });
-    }
-    Err(TrainError::Parameter {
+    let drawn = draw_clip(clips, WINDOW_FRAMES, needed, &mut random)?;
+    let (clip, all) = drawn.ok_or_else(|| TrainError::Parameter {
         name: "syncnet.windows_per_clip",
         value: count.to_string(),
         allowed: format!("of {MAX_TRIES} clips none has so many windows {distance} frames apart: take fewer"),
-    })
+    })?;
+    // Any choice of windows far enough apart is as likely as any other.
+    let mut places: Vec<usize> = (0..count).map(|_| random.random_range(0..=all.len() - needed)).collect();
+    places.sort_unstable();
+    let starts = places.iter().enumerate().map(|(k, place)| all[place + k * distance]).collect();
+    let within = |random: &mut ChaCha8Rng, most: f32| random.random_range(-1.0..=1.0f32) * most;
+    let view = View {
+        shift: [within(&mut random, settings.shift), within(&mut random, settings.shift)],
+        zoom: 1.0 + within(&mut random, settings.zoom),
+        mirrored: random.random(),
+    };
+    let strength = settings.colour;
+    let usual = JitterRanges::default();
+    let ranges = JitterRanges {
+        brightness: usual.brightness * strength,
+        contrast: usual.contrast * strength,
+        gamma: usual.gamma * strength,
+        saturation: usual.saturation * strength,
+    };
+    let colour = ColourJitter::draw(&ranges, seed, 0, 0);
+    let frames = clip.clip.num_frames();
+    let bands = sound_bands(settings.augment.bands(&padded(clip.clip.speech()), &mut random), frames);
+    Ok(Example { clip, starts, view, colour, bands })
 }
 
 impl Example {

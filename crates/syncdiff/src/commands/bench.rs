@@ -15,6 +15,7 @@ use syncdiff::report::{ModelReport, PhaseSeconds, Report};
 use syncdiff::settings::{Composite, Silence};
 use syncdiff::{Error, GenerateSettings, Outcome, generate};
 use syncdiff_media::{LengthPolicy, ToolVersions, Tools};
+use syncdiff_model::Precision;
 use tempfile::TempDir;
 
 use super::generate::check_memory;
@@ -67,6 +68,10 @@ pub(crate) struct BenchArgs {
     /// Where the networks run: auto, cpu, vulkan:N, cuda:N, metal:N, libtorch[:N]
     #[arg(long, default_value = "auto", help_heading = "Model")]
     device: DeviceChoice,
+
+    /// Type in which U-Net and autoencoder compute: f32, or on a GPU f16 or bf16
+    #[arg(long, default_value = "f32", help_heading = "Model")]
+    precision: Precision,
 
     /// Sampler: ddim, dpm++2m, euler, heun or lcm [default: the model's own]
     #[arg(long, value_parser = ["ddim", "dpm++2m", "euler", "heun", "lcm"], help_heading = "Model")]
@@ -241,6 +246,7 @@ fn resolve(args: BenchArgs, folder: &TempDir) -> Outcome<GenerateSettings> {
         weights,
         face_models: args.face_models.unwrap_or_else(folders::face_models),
         device: args.device,
+        precision: args.precision,
         sampler: args.sampler,
         steps: args.steps.map(usize::from),
         guidance: args.guidance,

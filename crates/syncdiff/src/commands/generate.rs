@@ -99,6 +99,7 @@ fn resolve(args: GenerateArgs) -> Outcome<GenerateSettings> {
         weights,
         face_models: args.face_models.unwrap_or_else(folders::face_models),
         device: args.device,
+        precision: args.precision,
         sampler: args.sampler,
         steps: args.steps.map(usize::from),
         guidance: args.guidance,

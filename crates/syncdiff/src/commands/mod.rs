@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 mod doctor;
 pub(crate) mod eval;
+pub(crate) mod experiment;
 mod generate;
 mod import;
 mod models;
@@ -27,6 +28,7 @@ pub(crate) fn run(command: Command, cancel: &Cancel) -> Outcome<u8> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Models(command) => models::run(command, cancel),
         Command::Eval(args) => eval::run(&args, cancel),
+        Command::Experiment(args) => experiment::run(&args, cancel),
         Command::Prepare(args) => prepare::run(&args, cancel),
         Command::Train(command) => train::run(&command, cancel),
     }

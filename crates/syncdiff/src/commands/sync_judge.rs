@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use sha2::{Digest, Sha256};
-use syncdiff::{Error, Outcome};
+use syncdiff::Outcome;
 use syncdiff_data::{ClipArrays, ClipSync, SyncJudge};
 use syncdiff_model::generate::rgb_to_tensor;
 use syncdiff_model::scorers::OwnSyncNet;
+use syncdiff_model::weights::sha256_of_file;
 
 /// Frames of a clip that are looked at, so that memory does not grow with its length: 30 s.
 const MOST_FRAMES: usize = 750;
@@ -25,9 +25,7 @@ impl OwnSyncJudge {
     /// # Errors
     /// Those of the file.
     pub(super) fn load(file: &Path) -> Outcome<Self> {
-        let bytes = std::fs::read(file).map_err(|cause| Error::io("prepare", file, cause))?;
-        let name = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(OwnSyncJudge { net: OwnSyncNet::load(file, &Device::flex())?, name })
+        Ok(OwnSyncJudge { name: sha256_of_file(file)?, net: OwnSyncNet::load(file, &Device::flex())? })
     }
 }
 

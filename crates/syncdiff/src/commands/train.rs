@@ -17,7 +17,7 @@ use syncdiff_train::run::{
 use crate::terminal::say;
 
 /// Bytes of prepared clips kept in memory.
-const CLIP_CACHE_BYTES: usize = 6 << 30;
+pub(super) const CLIP_CACHE_BYTES: usize = 6 << 30;
 
 /// Train a part of the model
 ///
@@ -232,7 +232,8 @@ fn planned(plan: &RunPlan) -> String {
     )
 }
 
-fn line(stats: &Stats) -> String {
+/// A line of the log for people.
+pub(super) fn line(stats: &Stats) -> String {
     let figures =
         |parts: &[(&str, f32)]| parts.iter().map(|(name, value)| format!(" {name} {value:.4}")).collect::<String>();
     let mut text = format!(

@@ -121,6 +121,39 @@ pub(crate) struct EvalArgs {
 }
 
 impl EvalArgs {
+    /// Clips of a table, scored as the command does by default.
+    pub(crate) fn of_pairs(table: PathBuf, metrics: String, out: PathBuf, device: DeviceChoice) -> Self {
+        EvalArgs {
+            generated: None,
+            reference: None,
+            pairs: Some(table),
+            metrics,
+            out,
+            every: 15,
+            features: None,
+            judge: None,
+            jobs: None,
+            copy_clips: false,
+            fresh: false,
+            device,
+            manifest: None,
+            split: "test".into(),
+            weights: None,
+            preset: "lite".into(),
+            per_speaker: 0,
+            sheets: 0,
+            steps: None,
+            guidance: None,
+            composite: CompositeArg::Face,
+            feedback: None,
+        }
+    }
+
+    /// With another judge of sync, and so many clips at once.
+    pub(crate) fn judged_by(self, judge: Option<PathBuf>, jobs: Option<usize>) -> Self {
+        EvalArgs { judge, jobs, ..self }
+    }
+
     /// The figures that `--metrics` names.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use syncdiff::device::resolve;
+use syncdiff::device::{DeviceChoice, resolve};
 use syncdiff::progress::{Cancel, Watch};
 use syncdiff::render::{BATCH, FEATHER};
 use syncdiff::settings::Silence;
@@ -14,16 +14,19 @@ use syncdiff_eval::{
 };
 use syncdiff_face::{Affine, KeepMask, PasteMask, paste_back, warp};
 use syncdiff_media::{Frame, LengthPolicy, Tools, write_png};
-use syncdiff_model::LipSync;
 use syncdiff_model::generate::{rgb_to_tensor, tensor_to_rgb};
+use syncdiff_model::{LipSync, Precision};
 
 use super::args::EvalArgs;
 use super::jobs::Job;
 use super::worker::{Worker, stopped};
+use crate::cli::CompositeArg;
 use crate::folders;
 
 /// Whose figures with the other speech are shown: the first of these that the judge has.
 const SYNC: [&str; 2] = ["sync.wild", "sync.own"];
+/// Near lossless, so that the figures are the model's and not the encoder's.
+pub(crate) const SCORED_CRF: u8 = 8;
 /// What the other clip is called among the files of a row.
 const OTHER: &str = "other_speech";
 
@@ -54,7 +57,11 @@ pub(super) fn jobs(args: &EvalArgs, manifest: &Path) -> Outcome<(Vec<Job>, Vec<C
     Ok((jobs, others))
 }
 
-fn choose(manifest: &Path, split: &str, per_speaker: usize) -> Outcome<Vec<ClipSource>> {
+/// The clips of a split, at most so many of a speaker, spread evenly; 0 takes all.
+///
+/// # Errors
+/// A manifest that cannot be read or has no clip of the split.
+pub(crate) fn choose(manifest: &Path, split: &str, per_speaker: usize) -> Outcome<Vec<ClipSource>> {
     let mut all = read_manifest(manifest)?;
     all.retain(|clip| clip.split == split);
     all.sort_by(|a, b| (&a.speaker, &a.path).cmp(&(&b.speaker, &b.path)));
@@ -211,31 +218,42 @@ impl<'a> Generator<'a> {
 
     fn settings(&self, video: &Path, speech: &Path, out: &Path) -> GenerateSettings {
         GenerateSettings {
-            video: video.to_path_buf(),
-            audio: speech.to_path_buf(),
-            mix: None,
-            out: out.to_path_buf(),
-            weights: self.weights.to_path_buf(),
-            face_models: folders::face_models(),
-            device: self.args.device,
-            sampler: None,
             steps: self.args.steps,
             guidance: self.args.guidance,
             feedback: self.args.feedback.map(Into::into),
-            batch: BATCH,
-            seed: 0,
-            length: LengthPolicy::Video,
-            face: "largest".into(),
-            fps: "25".into(),
-            // Near lossless, so that the figures are the model's and not the encoder's.
-            crf: 8,
             composite: self.args.composite.into(),
-            silence: Silence::Model,
-            cache: None,
-            preview: None,
-            report: None,
-            frames: None,
+            ..scored_clip([video, speech, out], self.weights, self.args.device)
         }
+    }
+}
+
+/// How a clip is generated that will be scored: the model's own sampling, the length of the original.
+pub(crate) fn scored_clip([video, speech, out]: [&Path; 3], weights: &Path, device: DeviceChoice) -> GenerateSettings {
+    GenerateSettings {
+        video: video.to_path_buf(),
+        audio: speech.to_path_buf(),
+        mix: None,
+        out: out.to_path_buf(),
+        weights: weights.to_path_buf(),
+        face_models: folders::face_models(),
+        device,
+        precision: Precision::F32,
+        sampler: None,
+        steps: None,
+        guidance: None,
+        feedback: None,
+        batch: BATCH,
+        seed: 0,
+        length: LengthPolicy::Video,
+        face: "largest".into(),
+        fps: "25".into(),
+        crf: SCORED_CRF,
+        composite: CompositeArg::Face.into(),
+        silence: Silence::Model,
+        cache: None,
+        preview: None,
+        report: None,
+        frames: None,
     }
 }
 

@@ -1,7 +1,6 @@
 //! Rows of earlier runs: taken again where everything that they depend on is the same.
 
 use std::fmt::Write;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +8,7 @@ use sha2::{Digest, Sha256};
 use syncdiff::report::write_json;
 use syncdiff::{Error, Outcome};
 use syncdiff_eval::Row;
+use syncdiff_model::weights::sha256_of_file;
 
 use super::jobs::Job;
 
@@ -59,7 +59,7 @@ impl Shelf {
         let first = if makes.is_some() { makes } else { Some(job.generated.as_path()) };
         for path in [first, Some(job.reference.as_path()), job.speech.as_deref()] {
             match path {
-                Some(path) => add(&content(path)?),
+                Some(path) => add(sha256_of_file(path).ok()?.as_bytes()),
                 None => add(&[]),
             }
         }
@@ -90,12 +90,6 @@ impl Shelf {
             _ => Ok(()),
         }
     }
-}
-
-fn content(path: &Path) -> Option<Vec<u8>> {
-    let mut hash = Sha256::new();
-    std::io::copy(&mut File::open(path).ok()?, &mut hash).ok()?;
-    Some(hash.finalize().to_vec())
 }
 
 fn hex(bytes: &[u8]) -> String {

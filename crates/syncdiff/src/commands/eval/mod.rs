@@ -29,6 +29,7 @@ use syncdiff_model::scorers::OwnSyncNet;
 
 pub(crate) use args::EvalArgs;
 use generator::Generator;
+pub(crate) use generator::{SCORED_CRF, choose, scored_clip};
 use instruments::Shelf as Networks;
 use kept::Shelf as Rows;
 use report::{Fid, Report};

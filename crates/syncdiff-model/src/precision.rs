@@ -1,0 +1,106 @@
+//! Types in which a network computes.
+
+use crate::error::{ModelError, ModelResult};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// The type of a network's weights and activations. Sums over many values (normalisation, softmax) and everything
+/// outside the networks (sampler, noise, codebook, pictures) stay f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits with 10 of fraction: values above 65,504 overflow.
+    F16,
+    /// 16 bits with 7 of fraction and the range of f32.
+    Bf16,
+}
+
+impl Precision {
+    /// The tensor type.
+    pub fn dtype(self) -> DType {
+        match self {
+            Precision::F32 => DType::F32,
+            Precision::F16 => DType::F16,
+            Precision::Bf16 => DType::BF16,
+        }
+    }
+
+    /// Refuses what a device cannot do.
+    ///
+    /// # Errors
+    /// [`ModelError::Parameter`] for 16 bits on the CPU, whose kernels compute in f32 alone.
+    pub fn check(self, device: &Device) -> ModelResult<()> {
+        if self != Precision::F32 && device.clone().inner() == Device::flex() {
+            let allowed = "f32 on the CPU; f16 and bf16 want a GPU or LibTorch (--device)";
+            return Err(ModelError::parameter("model", "precision", self, allowed));
+        }
+        Ok(())
+    }
+
+    /// The network with its weights in this type. Inputs must be of the same.
+    pub fn convert<M: Module>(self, network: M) -> M {
+        if self == Precision::F32 { network } else { network.map(&mut Converter(self.dtype())) }
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "f32" => Ok(Precision::F32),
+            "f16" => Ok(Precision::F16),
+            "bf16" => Ok(Precision::Bf16),
+            _ => Err(format!("`{text}` is no precision; write f32, f16 or bf16")),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::Bf16 => "bf16",
+        })
+    }
+}
+
+struct Converter(DType);
+
+impl ModuleMapper for Converter {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let dtype = self.0;
+        param.map(|tensor| tensor.cast(dtype))
+    }
+}
+
+/// The tensor in another type; itself where it is of that type.
+pub(crate) fn cast<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
+    if tensor.dtype() == dtype { tensor } else { tensor.cast(dtype) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_computes_in_f32() {
+        assert!(Precision::F32.check(&Device::flex()).is_ok());
+        assert!(Precision::Bf16.check(&Device::flex().autodiff()).unwrap_err().to_string().contains("bf16"));
+    }
+
+    #[test]
+    fn words_are_read_and_written_alike() {
+        for precision in [Precision::F32, Precision::F16, Precision::Bf16] {
+            assert_eq!(precision.to_string().parse(), Ok(precision));
+        }
+        assert!("half".parse::<Precision>().is_err());
+    }
+}
