@@ -204,15 +204,21 @@ fn a_student_is_a_model_that_draws_in_few_steps() {
 }
 
 #[test]
-fn a_student_refuses_a_teacher_and_a_first_stage_that_do_not_fit() {
+fn a_student_refuses_another_first_stage_and_senseless_settings() {
     let stage = Stage::set();
     let command = stage.train("student", "misfit");
     let arguments: Vec<String> = command.get_args().map(|part| part.to_string_lossy().into_owned()).collect();
     let autoencoder = arguments.iter().position(|part| part == "--autoencoder").unwrap() + 1;
-    let speech = stage.trained("speech");
+    // One value of the first stage is another.
+    let mut bytes = std::fs::read(stage.trained("autoencoder")).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 0x40;
+    let changed = stage.path("changed.safetensors");
+    std::fs::write(&changed, bytes).unwrap();
     let mut other = arguments.clone();
-    other[autoencoder] = text(&speech).to_owned();
-    assert_failed(&Command::new(command.get_program()).args(other).output().expect("it starts"), 3, &["speech"]);
+    other[autoencoder] = text(&changed).to_owned();
+    let output = Command::new(command.get_program()).args(other).output().expect("it starts");
+    assert_failed(&output, 2, &["changed.safetensors", "first stage"]);
     let config = std::fs::read_to_string(stage.path("student.toml")).unwrap();
     std::fs::write(stage.path("wrong-student.toml"), config.replace("skip = 5", "skip = 0")).unwrap();
     let wrong = text(&stage.path("wrong-student.toml")).to_owned();

@@ -1,4 +1,6 @@
 //! The extension trait and the public functions on `Tensor`.
+// Burn marks the whole LibTorch back end as deprecated; it is still a fast one on NVIDIA cards.
+#![cfg_attr(feature = "libtorch", allow(deprecated))]
 
 mod autodiff;
 mod composed;

@@ -118,7 +118,7 @@ pub fn student(
         sizes: Sizes {
             channels: model_config.autoencoder.z_channels,
             side,
-            speech: model_config.speech_dim(),
+            speech: model_config.audio.dim,
             window: model_config.conditioning.window,
             previous_frames: model_config.priors.pose_frames,
         },
@@ -126,10 +126,14 @@ pub fn student(
         valid: &valid,
         schedule: Schedule::paper(),
     };
-    let stage = |denoiser, conditioner| DenoiserStage { denoiser, conditioner, audio: None };
-    let frozen = stage(teacher.denoiser.clone(), teacher.speech.conditioner.clone());
+    let frozen = DenoiserStage {
+        denoiser: teacher.denoiser.clone(),
+        conditioner: teacher.speech.conditioner.clone(),
+        audio: None,
+    };
     let task = StudentTask::new(settings, samples, frozen)?;
-    let learns = StudentStage::new(stage(start.denoiser, start.speech.conditioner));
+    let learns = DenoiserStage { denoiser: start.denoiser, conditioner: start.speech.conditioner, audio: None };
+    let learns = StudentStage::new(learns);
     let trained = train(&task, learns, &config.options, inputs.folder, inputs.clock, report)?;
     inputs.finished(trained.step)?;
 
