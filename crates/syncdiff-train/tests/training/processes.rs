@@ -39,6 +39,12 @@ fn share(rank: usize, processes: usize) -> Share {
     Share { rank, processes, patience: PATIENCE }
 }
 
+/// The model with its parameters drawn: they are drawn at first use, and threads would draw from one generator at once.
+fn drawn<M: Module>(model: M) -> M {
+    module_tensors(&model, &Remap::identity());
+    model
+}
+
 /// All ranks at once. Their models are made before, one after the other: they draw from one generator.
 fn ranks<M: Module + Sync + 'static>(
     make: &impl Fn() -> (Box<dyn Task<M>>, M),
@@ -50,8 +56,7 @@ fn ranks<M: Module + Sync + 'static>(
     let made: Vec<_> = (0..processes)
         .map(|_| {
             let (task, model) = make();
-            // A copy draws all parameters.
-            (task, model.clone())
+            (task, drawn(model))
         })
         .collect();
     std::thread::scope(|scope| {
@@ -170,7 +175,7 @@ fn processes_resume_after_one_has_failed() {
     let options = TrainOptions { checkpoint_every: 1, ..options(4, 2) };
     let make = || {
         let (task, model) = autoencoder_task(&device);
-        (task, model.clone())
+        (task, drawn(model))
     };
     let (task, model) = make();
     let (whole, whole_shadow, _) = run(&task, model, &options, &folder.path().join("whole"), 0);
@@ -253,7 +258,7 @@ fn a_process_of_another_run_is_refused() {
     for (seed, processes, other) in [(6, 2, "another seed"), (5, 3, "another number of processes")] {
         let folder = tempfile::tempdir().unwrap();
         let ((task, model), (others, other_model)) = (autoencoder_task(&device), autoencoder_task(&device));
-        let (model, other_model) = (model.clone(), other_model.clone());
+        let (model, other_model) = (drawn(model), drawn(other_model));
         let (right, wrong) = (options(2, 2), TrainOptions { seed, ..options(2, 2) });
         let path = folder.path();
         let [first, second] = std::thread::scope(|scope| {
@@ -273,7 +278,7 @@ fn ranks_with_other_weights_are_refused() {
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
     let ((task, model), (others, other_model)) = (autoencoder_task(&device), autoencoder_task(&device));
-    let (model, other_model) = (model.clone(), other_model.clone().map(&mut tiny::Ramp::small()));
+    let (model, other_model) = (drawn(model), drawn(other_model).map(&mut tiny::Ramp::small()));
     let (options, path) = (options(2, 2), folder.path());
     let errors = std::thread::scope(|scope| {
         let first = scope.spawn(|| rank(&task, model, &options, path, share(0, 2), 0).map(|_| ()));
