@@ -131,10 +131,14 @@ impl Guarded {
     /// Starts a program with piped output and error, in a process group of its own, so that an
     /// interrupt from the keyboard reaches this program first and clean-up stays in one hand.
     pub(crate) fn spawn(mut command: Command, program: &Path) -> Result<Self, MediaError> {
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.env("AV_LOG_FORCE_NOCOLOR", "1").env("LC_ALL", "C");
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn_as_is(command, program)
+    }
+
+    fn spawn_as_is(mut command: Command, program: &Path) -> Result<Self, MediaError> {
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         match command.spawn() {
             Ok(child) => Ok(Guarded { child }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -166,6 +170,30 @@ impl Drop for Guarded {
         // Both fail only if the child has ended and been reaped already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A program that works beside this one, and is ended when this value goes.
+///
+/// Its messages go where this program's go; its standard output goes nowhere. It has a process group of its own, so
+/// that an interrupt from the keyboard reaches this program, which decides.
+pub struct Companion {
+    _child: Guarded,
+}
+
+impl Companion {
+    /// Starts it, with an empty standard input.
+    ///
+    /// # Errors
+    /// [`MediaError::ToolMissing`], [`MediaError::Io`].
+    pub fn start<I, S>(program: &Path, args: I) -> Result<Self, MediaError>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let mut command = Command::new(program);
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        Ok(Self { _child: Guarded::spawn_as_is(command, program)? })
     }
 }
 
@@ -348,6 +376,25 @@ mod tests {
         let limits = Limits { stdout_bytes: 10, ..Limits::default() };
         let error = run(Path::new("printf"), ["%s", "12345678901"], &limits).unwrap_err();
         assert!(error.to_string().contains("more than 10 bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_companion_ends_with_its_value() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("lines");
+        let script = OsStr::new("while :; do echo >> \"$0\"; sleep 0.01; done");
+        let arguments = [OsStr::new("-c"), script, file.as_os_str()];
+        let companion = Companion::start(Path::new("sh"), arguments).expect("sh runs");
+        let written = || std::fs::metadata(&file).map_or(0, |file| file.len());
+        let start = Instant::now();
+        while written() < 3 {
+            assert!(start.elapsed() < Duration::from_secs(30), "it writes nothing");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(companion);
+        let last = written();
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(written(), last);
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Checkpoints {
             let path = entry.path();
             File::open(&path).and_then(|file| file.sync_all()).map_err(|e| TrainError::io(&path, e))?;
         }
-        let last = self.folder.join(format!("step-{:010}", position.step));
+        let last = self.of_step(position.step);
         if last.exists() {
             fs::remove_dir_all(&last).map_err(|e| TrainError::io(&last, e))?;
         }
@@ -86,6 +86,20 @@ impl Checkpoints {
             fs::remove_dir_all(old).map_err(|e| TrainError::io(old, e))?;
         }
         Ok(())
+    }
+
+    /// The checkpoint of a step, none for the beginning of a run.
+    pub(crate) fn at<M: Module>(
+        &self,
+        step: u64,
+        model: &M,
+        optimizer: impl Fn() -> ModuleOptimizer,
+    ) -> TrainResult<Option<Restored<M>>> {
+        if step == 0 { Ok(None) } else { load(&self.of_step(step), model, optimizer()).map(Some) }
+    }
+
+    fn of_step(&self, step: u64) -> PathBuf {
+        self.folder.join(format!("step-{step:010}"))
     }
 
     /// The newest checkpoint that loads; a damaged one is passed over for the one before it.

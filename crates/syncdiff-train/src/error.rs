@@ -48,6 +48,26 @@ pub enum TrainError {
         /// Steps of the whole run.
         steps: u64,
     },
+    /// Another process of the same run has ended, or is silent.
+    #[error(
+        "train: {at}: rank {rank} of {processes} {reason}; waited {seconds:.0} s for {path}. The checkpoints are kept: \
+         start all {processes} processes again with the same arguments and they go on from the newest (--patience sets \
+         how long a silence may last)"
+    )]
+    Partner {
+        /// The other process.
+        rank: usize,
+        /// Processes of the run.
+        processes: usize,
+        /// What is known of it.
+        reason: String,
+        /// What this process was doing: "step 12", "before the first step".
+        at: String,
+        /// What was waited for.
+        path: PathBuf,
+        /// Seconds of waiting.
+        seconds: f64,
+    },
     /// A file of the run folder cannot be written or read.
     #[error("train: {path}: {reason}")]
     Io {

@@ -58,6 +58,19 @@ pub(crate) fn own_leaves<M: Module>(model: &M) -> M {
     model.clone().map(&mut Leaves)
 }
 
+/// Lays values out in the order of their indices. A gradient may lie transposed, one that came through a file does not;
+/// what is added up after this, such as the norm, must not depend on it.
+struct Straighten<'a>(&'a mut GradientsParams);
+
+impl ModuleVisitor for Straighten<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.0.remove::<D>(param.id) {
+            let dims = gradient.dims();
+            self.0.register(param.id, gradient.reshape([dims.iter().product::<usize>()]).reshape(dims));
+        }
+    }
+}
+
 struct Sum<'a> {
     parts: &'a mut [GradientsParams],
     sum: GradientsParams,
@@ -65,7 +78,7 @@ struct Sum<'a> {
 
 impl ModuleVisitor for Sum<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        // In the order of the parts: the sum does not depend on which thread was first.
+        // In the order of the parts: the sum does not depend on which thread, or process, was first.
         let sum = self.parts.iter_mut().filter_map(|part| part.remove::<D>(param.id)).reduce(|a, b| a + b);
         if let Some(sum) = sum {
             self.sum.register(param.id, sum);
@@ -81,10 +94,10 @@ pub(crate) struct Accumulated {
 }
 
 impl Accumulated {
-    /// Adds parts, in their order.
-    pub(crate) fn add<M: Module>(&mut self, model: &M, parts: Vec<GradientsParams>) {
-        self.count += parts.len();
-        let mut parts: Vec<_> = self.sum.take().into_iter().chain(parts).collect();
+    /// Adds a part; parts come in their order.
+    pub(crate) fn add<M: Module>(&mut self, model: &M, part: GradientsParams) {
+        self.count += 1;
+        let mut parts: Vec<_> = self.sum.take().into_iter().chain([part]).collect();
         let mut visitor = Sum { parts: &mut parts, sum: GradientsParams::new() };
         model.visit(&mut visitor);
         self.sum = Some(visitor.sum);
@@ -94,6 +107,7 @@ impl Accumulated {
     pub(crate) fn mean<M: Module>(self, model: &M) -> GradientsParams {
         let mut sum = self.sum.unwrap_or_default();
         if self.count > 1 {
+            model.visit(&mut Straighten(&mut sum));
             model.visit(&mut Scale { gradients: &mut sum, factor: 1.0 / self.count as f64 });
         }
         sum

@@ -8,6 +8,7 @@ mod checkpoint;
 mod diffusion;
 mod error;
 mod events;
+mod exchange;
 mod gradients;
 mod images;
 mod options;
@@ -25,6 +26,7 @@ pub use diffusion::{
     Sizes, StudentStage, StudentTask, StudentTraining, position_weights,
 };
 pub use error::{TrainError, TrainResult};
+pub use exchange::{Partners, Share};
 pub use options::TrainOptions;
 pub use speech::{
     ClipOffset, LIP_VALUES, LipReader, SpeechAugmentation, SpeechClip, SpeechTask, SpeechTraining, read_offsets,
@@ -32,5 +34,5 @@ pub use speech::{
 };
 pub use syncnet::{SyncNetTask, SyncNetTrainee, SyncNetTraining};
 pub use talk::{TalkSource, TalkingClip};
-pub use trainer::{Clock, Shard, Stats, StepLoss, Task, Trained, train};
+pub use trainer::{Clock, Shard, Stats, StepLoss, Task, Trained, train, train_together};
 pub use wav2lip::{Wav2LipTask, Wav2LipTrainee, Wav2LipTraining};

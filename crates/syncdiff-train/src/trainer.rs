@@ -3,6 +3,7 @@
 use crate::checkpoint::{Checkpoints, Position};
 use crate::error::{TrainError, TrainResult};
 use crate::events::Events;
+use crate::exchange::Partners;
 use crate::gradients::{Accumulated, clip_global_norm, own_leaves};
 use crate::options::TrainOptions;
 use burn::module::Module;
@@ -11,6 +12,7 @@ use burn::tensor::Tensor;
 use serde::Serialize;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 use syncdiff_model::diffusion::Ema;
 use syncdiff_model::nn::in_pool;
@@ -142,14 +144,57 @@ pub fn train<M: Module + Sync + 'static>(
     clock: Clock<'_>,
     report: &mut dyn FnMut(&Stats) -> bool,
 ) -> TrainResult<Trained<M>> {
-    options.num_parts(task.num_shards())?;
+    train_together(task, model, options, run, clock, None, report)
+}
+
+/// As [`train`], with other processes that train the same model in the same run folder and share every step's parts:
+/// the weights are those of one process, to the bit. Only rank 0 reports, looks at held-out data and writes anything but
+/// what is exchanged.
+///
+/// # Errors
+/// As [`train`]; [`TrainError::Partner`] when another process ends early, [`TrainError::Parameter`] when the parts
+/// cannot be shared out equally.
+pub fn train_together<M: Module + Sync + 'static>(
+    task: &impl Task<M>,
+    model: M,
+    options: &TrainOptions,
+    run: &Path,
+    clock: Clock<'_>,
+    mut partners: Option<&mut Partners<'_>>,
+    report: &mut dyn FnMut(&Stats) -> bool,
+) -> TrainResult<Trained<M>> {
+    let trained = steps(task, model, options, run, clock, partners.as_deref_mut(), report);
+    if let Some(partners) = partners {
+        partners.end(&trained, |trained| trained.step == options.steps);
+    }
+    trained
+}
+
+fn steps<M: Module + Sync + 'static>(
+    task: &impl Task<M>,
+    model: M,
+    options: &TrainOptions,
+    run: &Path,
+    clock: Clock<'_>,
+    mut partners: Option<&mut Partners<'_>>,
+    report: &mut dyn FnMut(&Stats) -> bool,
+) -> TrainResult<Trained<M>> {
+    let cut = Cut::new(task, options, partners.as_deref())?;
+    let leads = partners.as_ref().is_none_or(|partners| partners.leads());
     let checkpoints = Checkpoints::new(run, options.keep_checkpoints)?;
     // Parameters are drawn at first use; a copy draws them all before a step can seed the generator anew.
     let model = model.clone();
     let new_optimizer = || -> ModuleOptimizer {
         AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(options.weight_decay as f32).init()
     };
-    let (mut model, mut shadow, mut optimizer, mut position) = match checkpoints.latest(&model, new_optimizer)? {
+    let mut restored = if leads { checkpoints.latest(&model, new_optimizer)? } else { None };
+    if let Some(partners) = partners.as_deref_mut() {
+        let step = partners.agree_on_start(|| restored.as_ref().map_or(0, |restored| restored.position.step))?;
+        if !leads {
+            restored = checkpoints.at(step, &model, new_optimizer)?;
+        }
+    }
+    let (mut model, mut shadow, mut optimizer, mut position) = match restored {
         Some(restored) => (restored.model, restored.shadow, restored.optimizer, restored.position),
         None => {
             let shadow = Ema::shadow_of(&model);
@@ -157,23 +202,24 @@ pub fn train<M: Module + Sync + 'static>(
         }
     };
     let mut ema = Ema::new(options.ema_decay, position.ema_updates);
-    let mut log = Log::open(run)?;
+    let mut log = leads.then(|| Log::open(run)).transpose()?;
     let started = clock() - position.seconds;
     let mut window = Window::default();
     while position.step < options.steps {
         let step = position.step;
         model = task.before_step(model, step)?;
-        let Differentiated { loss: value, parts, mut gradients } =
-            differentiate(task, &model, step, options.accumulate)?;
+        let Some(whole) = differentiate(task, &model, step, &cut, partners.as_deref_mut())? else { break };
+        let Part { loss: value, parts, mut gradients } = whole;
         let norm = clip_global_norm(&model, &mut gradients, options.clip_norm);
         for (what, value) in [("loss", value), ("gradient norm", norm as f32)] {
             if !value.is_finite() {
-                return Err(not_finite(task, step, what, value, run));
+                return Err(not_finite(task, step, what, value, run, leads));
             }
         }
         model = optimizer.step(options.rate_at(step), model, gradients);
         shadow = ema.update(shadow, &model);
         position = Position { step: step + 1, ema_updates: ema.num_updates(), seconds: clock() - started };
+        let Some(log) = &mut log else { continue };
         window.add(value, norm, parts);
         let last = position.step == options.steps;
         let save = last || position.step.is_multiple_of(options.checkpoint_every);
@@ -193,59 +239,139 @@ pub fn train<M: Module + Sync + 'static>(
     Ok(Trained { model, shadow, step: position.step, seconds: position.seconds })
 }
 
-/// Loss and gradients of a whole step.
-struct Differentiated {
-    loss: f32,
-    parts: Vec<(&'static str, f32)>,
-    gradients: GradientsParams,
+/// Loss and gradients of a part of a step, or of all of it.
+pub(crate) struct Part {
+    pub(crate) loss: f32,
+    pub(crate) parts: Vec<(&'static str, f32)>,
+    pub(crate) gradients: GradientsParams,
 }
 
+/// How the steps of a run are cut into parts.
+struct Cut {
+    /// Parts of a step.
+    count: usize,
+    /// Those that are computed by this process.
+    own: Range<usize>,
+    /// Most of them at the same time.
+    threads: usize,
+}
+
+impl Cut {
+    fn new<M: Module>(
+        task: &impl Task<M>,
+        options: &TrainOptions,
+        partners: Option<&Partners<'_>>,
+    ) -> TrainResult<Self> {
+        let threads = task.num_shards();
+        let count = options.num_parts(threads)?;
+        let own = match partners {
+            Some(partners) => partners.parts(options.batch_size, threads, count)?,
+            None => 0..count,
+        };
+        Ok(Self { count, own, threads })
+    }
+}
+
+/// Adds up the parts of a step, in their order.
+#[derive(Default)]
+struct Fold {
+    loss: f32,
+    named: Named,
+    sum: Accumulated,
+}
+
+impl Fold {
+    fn add<M: Module>(&mut self, model: &M, count: usize, part: Part) {
+        self.loss += part.loss / count as f32;
+        self.named.add(part.parts);
+        self.sum.add(model, part.gradients);
+    }
+
+    fn whole<M: Module>(mut self, model: &M) -> Part {
+        Part { loss: self.loss, parts: self.named.take(), gradients: self.sum.mean(model) }
+    }
+}
+
+/// A whole step; `None` when rank 0 was asked to stop before it.
 fn differentiate<M: Module + Sync>(
     task: &impl Task<M>,
     model: &M,
     step: u64,
-    accumulate: usize,
-) -> TrainResult<Differentiated> {
-    let threads = task.num_shards();
-    let count = threads * accumulate;
-    let one = |model: &M, index: usize| -> TrainResult<Differentiated> {
-        let device = model.devices().first().cloned().unwrap_or_default();
-        in_pool(&device, || {
-            let StepLoss { loss, parts } = task.loss(model, step, Shard { index, count })?;
-            let value = loss.clone().into_scalar::<f32>();
-            Ok(Differentiated { loss: value, parts, gradients: GradientsParams::from_grads(loss.backward(), model) })
-        })
-    };
-    if count == 1 {
-        return one(model, 0);
+    cut: &Cut,
+    partners: Option<&mut Partners<'_>>,
+) -> TrainResult<Option<Part>> {
+    if cut.count == 1 {
+        return differentiate_part(task, model, step, Shard { index: 0, count: 1 }).map(Some);
     }
-    let (mut loss, mut named, mut sum) = (0.0, Named::default(), Accumulated::default());
-    for first in (0..count).step_by(threads) {
+    let mut fold = Fold::default();
+    match partners {
+        None => each_part(task, model, step, cut, |_, part| {
+            fold.add(model, cut.count, part);
+            Ok(())
+        })?,
+        Some(partners) => {
+            let weights = Partners::digest(model);
+            each_part(task, model, step, cut, |index, part| partners.give(model, step, weights, index, &part))?;
+            if !partners.take(model, step, weights, cut.count, |part| fold.add(model, cut.count, part))? {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(fold.whole(model)))
+}
+
+/// Computes this process's parts of a step and hands them over, in their order.
+fn each_part<M: Module + Sync>(
+    task: &impl Task<M>,
+    model: &M,
+    step: u64,
+    cut: &Cut,
+    mut done: impl FnMut(usize, Part) -> TrainResult<()>,
+) -> TrainResult<()> {
+    let count = cut.count;
+    for first in cut.own.clone().step_by(cut.threads) {
+        let group = first..(first + cut.threads).min(cut.own.end);
         let results: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (first..first + threads)
+            let threads: Vec<_> = group
+                .clone()
                 .map(|index| {
                     let leaves = own_leaves(model);
-                    scope.spawn(move || one(&leaves, index))
+                    scope.spawn(move || differentiate_part(task, &leaves, step, Shard { index, count }))
                 })
                 .collect();
             let joined = threads.into_iter().map(|thread| thread.join().expect("a panic of a part is one of the step"));
             joined.collect()
         });
-        let mut gradients = Vec::with_capacity(threads);
-        for part in results {
-            let part = part?;
-            loss += part.loss / count as f32;
-            named.add(part.parts);
-            gradients.push(part.gradients);
+        for (index, part) in group.zip(results) {
+            done(index, part?)?;
         }
-        sum.add(model, gradients);
     }
-    Ok(Differentiated { loss, parts: named.take(), gradients: sum.mean(model) })
+    Ok(())
+}
+
+fn differentiate_part<M: Module + Sync>(task: &impl Task<M>, model: &M, step: u64, shard: Shard) -> TrainResult<Part> {
+    let device = model.devices().first().cloned().unwrap_or_default();
+    in_pool(&device, || {
+        let StepLoss { loss, parts } = task.loss(model, step, shard)?;
+        let value = loss.clone().into_scalar::<f32>();
+        Ok(Part { loss: value, parts, gradients: GradientsParams::from_grads(loss.backward(), model) })
+    })
 }
 
 /// The error of a step whose loss or gradient is not finite, after its batch was written into the run folder.
-fn not_finite<M: Module>(task: &impl Task<M>, step: u64, what: &'static str, value: f32, run: &Path) -> TrainError {
+fn not_finite<M: Module>(
+    task: &impl Task<M>,
+    step: u64,
+    what: &'static str,
+    value: f32,
+    run: &Path,
+    leads: bool,
+) -> TrainError {
     let path = run.join(format!("not-finite-{step}.safetensors"));
+    if !leads {
+        // Rank 0 comes to the same number, and writes it.
+        return TrainError::NotFinite { step, what, value, batch: path };
+    }
     let batch = match task.batch_of(step) {
         Ok(batch) => batch,
         Err(error) => return error,

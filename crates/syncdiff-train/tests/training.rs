@@ -1,5 +1,7 @@
 //! The loop at tiny size: exact resume, checkpoints that survive, losses that fall.
 
+#[path = "training/processes.rs"]
+mod processes;
 #[path = "common/talking.rs"]
 mod talking;
 #[path = "../../syncdiff-model/tests/common/tiny.rs"]

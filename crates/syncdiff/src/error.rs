@@ -144,7 +144,7 @@ impl Error {
                 TrainError::Parameter { .. } => 2,
                 TrainError::Stopped { .. } => 8,
                 TrainError::NotFinite { .. } => 1,
-                TrainError::Io { .. } => 7,
+                TrainError::Io { .. } | TrainError::Partner { .. } => 7,
             },
             Error::Usage { .. } => 2,
             Error::Input { .. } => 3,

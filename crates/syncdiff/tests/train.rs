@@ -1,6 +1,8 @@
 //! `syncdiff train`: every trainer killed and resumed as a program, on a disk that is full, on data that is damaged.
 
 mod common;
+#[path = "train/processes.rs"]
+mod processes;
 #[path = "../../syncdiff-train/tests/common/talking.rs"]
 mod talking;
 

@@ -48,7 +48,7 @@ pub fn autoencoder(inputs: &RunInputs<'_>, init_from: Option<&Path>, report: Rep
     let config = inputs.config;
     let model_config = config.model()?;
     let settings = config.part("autoencoder", &config.autoencoder)?.clone();
-    inputs.begin()?;
+    let partners = inputs.begin()?;
     let train_crops = Crops::new(inputs.data, &config.data.choose(inputs.data, "train")?);
     let valid_crops = Crops::new(inputs.data, &config.data.choose(inputs.data, "valid")?);
     let device = inputs.differentiating();
@@ -64,9 +64,9 @@ pub fn autoencoder(inputs: &RunInputs<'_>, init_from: Option<&Path>, report: Rep
         frames: &train_crops,
         valid: &valid_crops,
     };
-    let trained = inputs.train(&task, model, report)?;
-    let model = normalised(trained.shadow, &train_crops, inputs)?;
     let path = inputs.folder.join(AUTOENCODER_FILE);
+    let Some(trained) = inputs.train(&task, model, partners, report)? else { return Ok(path) };
+    let model = normalised(trained.shadow, &train_crops, inputs)?;
     save_safetensors(&module_tensors(&model, &names()), Storage::F32, &path)?;
     Ok(path)
 }

@@ -3,9 +3,9 @@
 use super::{DataSettings, Report, RunInputs, autoencoder, speech};
 use crate::diffusion::{DenoiserStage, DiffusionTask, EstimateNets, LatentClip, Sizes, position_weights};
 use crate::error::{TrainError, TrainResult};
+use crate::exchange::Partners;
 use crate::images::to_tensor;
 use crate::speech::read_offsets;
-use crate::trainer::train;
 use burn::tensor::Device;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ pub fn diffusion(
             allowed: format!("the preset predicts {:?}", model_config.prediction),
         });
     }
-    inputs.begin()?;
+    let mut partners = inputs.begin()?;
     let plain = inputs.device;
     let first_stage = load_into(
         Autoencoder::new(&model_config.autoencoder, plain),
@@ -97,10 +97,10 @@ pub fn diffusion(
         device: plain,
         config: &model_config,
     };
-    let clips = encoder.encode_all(inputs, "train", &config.data)?;
+    let clips = encoder.encode_all(inputs, partners.as_mut(), "train", &config.data)?;
     // A few dozen held-out samples are drawn: a few clips of each speaker will do.
     let few = DataSettings { max_clips_per_speaker: VALID_CLIPS_PER_SPEAKER, ..config.data.clone() };
-    let valid = encoder.encode_all(inputs, "valid", &few)?;
+    let valid = encoder.encode_all(inputs, partners.as_mut(), "valid", &few)?;
 
     let device = plain.clone().autodiff();
     device.seed(config.options.seed);
@@ -159,12 +159,11 @@ pub fn diffusion(
         valid: &valid,
         schedule: Schedule::paper(),
     };
-    let trained = train(&task, stage, &config.options, inputs.folder, inputs.clock, report)?;
-    inputs.finished(trained.step)?;
+    let folder = inputs.folder.join(MODEL_FOLDER);
+    let Some(trained) = inputs.train(&task, stage, partners, report)? else { return Ok(folder) };
     let audio = trained.shadow.audio.or_else(|| listener.audio.clone());
     let speech = SpeechEncoder { audio, conditioner: trained.shadow.conditioner };
     let model = LipSync::from_parts(model_config, first_stage.clone(), trained.shadow.denoiser, speech, plain)?;
-    let folder = inputs.folder.join(MODEL_FOLDER);
     let changes = config.model.as_ref().map(toml::to_string).transpose().unwrap_or_default().unwrap_or_default();
     let changes =
         if changes.is_empty() { changes } else { format!("Changed: {}.\n\n", changes.trim().replace('\n', ", ")) };
@@ -277,11 +276,17 @@ impl ClipEncoder<'_> {
     pub(super) fn encode_all(
         &self,
         inputs: &RunInputs<'_>,
+        partners: Option<&mut Partners<'_>>,
         split: &str,
         choice: &DataSettings,
     ) -> TrainResult<Vec<LatentClip>> {
         let chosen = choice.choose(inputs.data, split)?;
-        self.store.fill(inputs.data, &chosen, |_, clip| self.arrays(clip))?;
+        let fill = || self.store.fill(inputs.data, &chosen, |_, clip| self.arrays(clip));
+        // The other processes find all latents there.
+        match partners {
+            Some(partners) => partners.after_leader(&format!("latents-{split}"), fill)?,
+            None => fill()?,
+        };
         let len = self.store.key().shape.iter().product::<usize>();
         let mut frame = vec![0f32; len];
         let mut clips = Vec::with_capacity(chosen.len());

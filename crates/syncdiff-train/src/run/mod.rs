@@ -27,10 +27,13 @@ pub use variant::{FeaturesName, ModelChanges, PriorsName};
 pub use wav2lip::{WAV2LIP_FILE, Wav2LipFiles, wav2lip};
 
 use crate::error::{TrainError, TrainResult};
-use crate::trainer::{Clock, Stats, Task, Trained, train};
+use crate::exchange::{Partners, Share};
+use crate::trainer::{Clock, Stats, Task, Trained, train_together};
 use burn::module::Module;
 use burn::tensor::Device;
+use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use syncdiff_data::Dataset;
 use talks::PreparedTalks;
@@ -47,13 +50,43 @@ pub struct RunInputs<'a> {
     pub device: &'a Device,
     /// Monotonic seconds.
     pub clock: Clock<'a>,
+    /// This process's share of a run over several; `None` for a run of one. It is no part of the configuration: the
+    /// weights do not depend on it.
+    pub share: Option<Share>,
 }
 
 impl<'a> RunInputs<'a> {
     /// Creates the run folder and writes the configuration into it; a folder of another configuration is refused
-    /// (only the number of steps may grow).
-    fn begin(&self) -> TrainResult<()> {
+    /// (only the number of steps may grow). Then joins the other processes of the run, if there are any.
+    fn begin(&self) -> TrainResult<Option<Partners<'a>>> {
         fs::create_dir_all(self.folder).map_err(|e| TrainError::io(self.folder, e))?;
+        if self.leads() {
+            self.claim()?;
+        }
+        let join = |share| Partners::join(self.folder, share, self.identity()?, self.config.options.steps, self.clock);
+        self.share.map(join).transpose()
+    }
+
+    /// Whether this process writes log, checkpoints and results.
+    fn leads(&self) -> bool {
+        self.share.is_none_or(|share| share.rank == 0)
+    }
+
+    /// What processes of one run have in common.
+    fn identity(&self) -> TrainResult<BTreeMap<String, String>> {
+        let mut clips = DefaultHasher::new();
+        for clip in self.data.clips() {
+            (&clip.clip, &clip.split, &clip.content).hash(&mut clips);
+        }
+        let parts = [
+            ("version of the program", env!("CARGO_PKG_VERSION").to_owned()),
+            ("configuration", self.config.to_toml()?),
+            ("set of prepared clips", format!("{:016x}", clips.finish())),
+        ];
+        Ok(parts.map(|(name, value)| (name.to_owned(), value)).into())
+    }
+
+    fn claim(&self) -> TrainResult<()> {
         let path = self.folder.join("config.toml");
         if path.exists() {
             let text = fs::read_to_string(&path).map_err(|e| TrainError::io(&path, e))?;
@@ -82,22 +115,21 @@ impl<'a> RunInputs<'a> {
         PreparedTalks::new(self.data, self.config.data.choose(self.data, split)?, offsets)
     }
 
-    /// Trains to the last step.
+    /// Trains to the last step; `None` for a process whose rank is not 0, and which has no result to write.
     fn train<M: Module + Sync + 'static>(
         &self,
         task: &impl Task<M>,
         model: M,
+        mut partners: Option<Partners<'_>>,
         report: Report<'_>,
-    ) -> TrainResult<Trained<M>> {
-        let trained = train(task, model, &self.config.options, self.folder, self.clock, report)?;
-        self.finished(trained.step)?;
-        Ok(trained)
-    }
-
-    /// Results are written by a whole run only.
-    fn finished(&self, step: u64) -> TrainResult<()> {
-        let steps = self.config.options.steps;
-        if step < steps { Err(TrainError::Stopped { step, steps }) } else { Ok(()) }
+    ) -> TrainResult<Option<Trained<M>>> {
+        let options = &self.config.options;
+        let trained = train_together(task, model, options, self.folder, self.clock, partners.as_mut(), report)?;
+        // Results are written by a whole run only.
+        if trained.step < options.steps {
+            return Err(TrainError::Stopped { step: trained.step, steps: options.steps });
+        }
+        Ok(self.leads().then_some(trained))
     }
 }
 

@@ -22,7 +22,7 @@ pub fn speech(inputs: &RunInputs<'_>, init_from: Option<&Path>, report: Report<'
     let config = inputs.config;
     let model_config = config.model()?;
     let settings = config.part("speech", &config.speech)?.clone();
-    inputs.begin()?;
+    let partners = inputs.begin()?;
     let chosen = config.data.choose(inputs.data, "train")?;
     let clips = load(inputs.data, &chosen)?;
     let valid = load(inputs.data, &config.data.choose(inputs.data, "valid")?)?;
@@ -39,11 +39,11 @@ pub fn speech(inputs: &RunInputs<'_>, init_from: Option<&Path>, report: Report<'
         clips: &clips,
         valid: &valid,
     };
-    let trained = inputs.train(&task, model, report)?;
+    let path = inputs.folder.join(SPEECH_FILE);
+    let Some(trained) = inputs.train(&task, model, partners, report)? else { return Ok(path) };
     let names_of = chosen.iter().map(|&clip| inputs.data.clips()[clip].clip.as_str());
     let offsets: Vec<_> = names_of.zip(task.offsets(&trained.shadow)).collect();
     write_offsets(&inputs.folder.join(OFFSETS_FILE), &offsets)?;
-    let path = inputs.folder.join(SPEECH_FILE);
     save_safetensors(&module_tensors(&trained.shadow.audio, &names()), Storage::F32, &path)?;
     Ok(path)
 }

@@ -7,7 +7,6 @@ use crate::diffusion::{
 };
 use crate::error::{TrainError, TrainResult};
 use crate::speech::read_offsets;
-use crate::trainer::train;
 use std::path::{Path, PathBuf};
 use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::diffusion::Schedule;
@@ -66,7 +65,7 @@ pub fn student(
         });
     }
     let terms = WeightsFolder::open(files.teacher)?.manifest().licence.clone();
-    inputs.begin()?;
+    let mut partners = inputs.begin()?;
 
     let kept = files.teacher.join(TENSORS);
     let autoencoder_file = files.autoencoder.unwrap_or(&kept);
@@ -86,9 +85,9 @@ pub fn student(
         device: plain,
         config: &model_config,
     };
-    let clips = encoder.encode_all(inputs, "train", &config.data)?;
+    let clips = encoder.encode_all(inputs, partners.as_mut(), "train", &config.data)?;
     let few = DataSettings { max_clips_per_speaker: VALID_CLIPS_PER_SPEAKER, ..config.data.clone() };
-    let valid = encoder.encode_all(inputs, "valid", &few)?;
+    let valid = encoder.encode_all(inputs, partners.as_mut(), "valid", &few)?;
 
     device.seed(config.options.seed);
     let start = LipSync::load(files.teacher, &device)?;
@@ -134,8 +133,8 @@ pub fn student(
     let task = StudentTask::new(settings, samples, frozen)?;
     let learns = DenoiserStage { denoiser: start.denoiser, conditioner: start.speech.conditioner, audio: None };
     let learns = StudentStage::new(learns);
-    let trained = train(&task, learns, &config.options, inputs.folder, inputs.clock, report)?;
-    inputs.finished(trained.step)?;
+    let folder = inputs.folder.join(MODEL_FOLDER);
+    let Some(trained) = inputs.train(&task, learns, partners, report)? else { return Ok(folder) };
 
     let DenoiserStage { denoiser, conditioner, .. } = trained.shadow.student;
     let speech = SpeechEncoder { audio: teacher.speech.audio, conditioner };
@@ -146,7 +145,6 @@ pub fn student(
         ..model_config
     };
     let model = LipSync::from_parts(result, teacher.autoencoder, denoiser, speech, plain)?;
-    let folder = inputs.folder.join(MODEL_FOLDER);
     let card = format!(
         "# {}, student\n\nDistilled for {} steps, {:.0} s: four steps without guidance.\n",
         config.preset, trained.step, trained.seconds

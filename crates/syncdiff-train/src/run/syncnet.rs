@@ -29,7 +29,7 @@ pub struct SyncNetFiles<'a> {
 pub fn syncnet(inputs: &RunInputs<'_>, files: &SyncNetFiles<'_>, report: Report<'_>) -> TrainResult<PathBuf> {
     let config = inputs.config;
     let settings = config.part("syncnet", &config.syncnet)?.clone();
-    inputs.begin()?;
+    let partners = inputs.begin()?;
     let clips = inputs.talks("train", files.offsets)?;
     let valid = inputs.talks("valid", files.offsets)?.at_most(VALID_CLIPS);
     let device = inputs.differentiating();
@@ -40,9 +40,9 @@ pub fn syncnet(inputs: &RunInputs<'_>, files: &SyncNetFiles<'_>, report: Report<
     let model = SyncNetTrainee::new(net, &device);
     let (batch_size, seed) = (config.options.batch_size, config.options.seed);
     let task = SyncNetTask::new(settings, batch_size, seed, device, &clips, &valid)?;
-    let trained = inputs.train(&task, model, report)?;
-    let (data, licence) = clips.described();
     let path = inputs.folder.join(SYNCNET_FILE);
+    let Some(trained) = inputs.train(&task, model, partners, report)? else { return Ok(path) };
+    let (data, licence) = clips.described();
     trained.shadow.net.save(&path, &AboutSyncNet { seed, steps: trained.step, data, licence })?;
     Ok(path)
 }

@@ -31,7 +31,7 @@ pub struct Wav2LipFiles<'a> {
 pub fn wav2lip(inputs: &RunInputs<'_>, files: &Wav2LipFiles<'_>, report: Report<'_>) -> TrainResult<PathBuf> {
     let config = inputs.config;
     let settings = config.part("wav2lip", &config.wav2lip)?.clone();
-    inputs.begin()?;
+    let partners = inputs.begin()?;
     let (clips, valid) = (inputs.talks("train", files.offsets)?, inputs.talks("valid", files.offsets)?);
     let device = inputs.differentiating();
     let generator = match files.init_from {
@@ -42,10 +42,10 @@ pub fn wav2lip(inputs: &RunInputs<'_>, files: &Wav2LipFiles<'_>, report: Report<
     let syncnet = OwnSyncNet::load(files.syncnet, &device)?;
     let (batch_size, seed) = (config.options.batch_size, config.options.seed);
     let task = Wav2LipTask::new(settings, batch_size, seed, device, syncnet, &clips, &valid)?;
-    let trained = inputs.train(&task, model, report)?;
+    let path = inputs.folder.join(WAV2LIP_FILE);
+    let Some(trained) = inputs.train(&task, model, partners, report)? else { return Ok(path) };
     let (data, licence) = clips.described();
     let syncnet = sha256_of_file(files.syncnet)?;
-    let path = inputs.folder.join(WAV2LIP_FILE);
     trained.shadow.generator.save(&path, &AboutWav2Lip { seed, steps: trained.step, data, licence, syncnet })?;
     Ok(path)
 }

@@ -1,6 +1,7 @@
 //! `syncdiff train`.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
@@ -8,11 +9,12 @@ use syncdiff::device::{DeviceChoice, resolve};
 use syncdiff::progress::Cancel;
 use syncdiff::{Error, Outcome};
 use syncdiff_data::Dataset;
+use syncdiff_media::process::Companion;
 use syncdiff_model::cost::architectures::short;
-use syncdiff_train::Stats;
 use syncdiff_train::run::{
     self, DiffusionFiles, RunConfig, RunInputs, RunPlan, Stage, StudentFiles, SyncNetFiles, Wav2LipFiles,
 };
+use syncdiff_train::{Share, Stats};
 
 use crate::terminal::say;
 
@@ -146,6 +148,53 @@ pub(crate) struct RunArgs {
     /// Where to train: auto, cpu, vulkan:N, cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
+    /// Share every step among so many processes, which this one starts; the weights are those of one process, to the bit
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    processes: Option<u64>,
+    /// A device for each process, for example cuda:0,cuda:1; fewer devices serve in turn
+    #[arg(long, value_name = "DEVICES", value_delimiter = ',', conflicts_with = "device")]
+    devices: Vec<DeviceChoice>,
+    /// Be only this one of --processes, from 0, and start none: for several machines that share the run folder
+    #[arg(long, value_name = "R", requires = "processes")]
+    rank: Option<u64>,
+    /// Seconds without a sign of life from another process after which the run ends
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    patience: u64,
+}
+
+impl RunArgs {
+    /// How many processes share the run.
+    fn processes(&self) -> usize {
+        self.processes.map_or(self.devices.len().max(1), |processes| processes as usize)
+    }
+
+    fn share(&self) -> Option<Share> {
+        let (rank, patience) = (self.rank.unwrap_or(0) as usize, self.patience as f64);
+        (self.processes() > 1 || rank > 0).then_some(Share { rank, processes: self.processes(), patience })
+    }
+
+    fn device(&self) -> DeviceChoice {
+        let rank = self.rank.unwrap_or(0) as usize;
+        if self.devices.is_empty() { self.device } else { self.devices[rank % self.devices.len()] }
+    }
+
+    /// The other processes: this program with the same arguments and another rank. They end with the returned values.
+    fn start_others(&self) -> Outcome<Vec<Companion>> {
+        if self.rank.is_some() {
+            return Ok(Vec::new());
+        }
+        let program = std::env::current_exe().map_err(|cause| Error::io("train", Path::new("syncdiff"), cause))?;
+        let processes = self.processes();
+        let start = |rank: usize| {
+            let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+            arguments.extend([OsString::from("--rank"), rank.to_string().into()]);
+            if self.processes.is_none() {
+                arguments.extend([OsString::from("--processes"), processes.to_string().into()]);
+            }
+            Ok(Companion::start(&program, arguments)?)
+        };
+        (1..processes).map(start).collect()
+    }
 }
 
 pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
@@ -162,7 +211,7 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
     if let Some(steps) = args.steps {
         config.options.steps = steps;
     }
-    let (device, _) = resolve(args.device)?;
+    let (device, _) = resolve(args.device())?;
     let data = Dataset::open(&args.data, CLIP_CACHE_BYTES)?;
     let started = Instant::now();
     let clock = || started.elapsed().as_secs_f64();
@@ -170,7 +219,9 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
         say(&planned(&run::plan(stage, &config, &data, &device, &clock)?));
         return Ok(0);
     }
-    let inputs = RunInputs { config: &config, data: &data, folder: &args.out, device: &device, clock: &clock };
+    let share = args.share();
+    let _others = args.start_others()?;
+    let inputs = RunInputs { config: &config, data: &data, folder: &args.out, device: &device, clock: &clock, share };
     let mut report = |stats: &Stats| {
         say(&line(stats));
         cancel.check().is_ok()
@@ -212,7 +263,12 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
             run::wav2lip(&inputs, &files, &mut report)?
         }
     };
-    say(&format!("wrote {}", result.display()));
+    match share {
+        Some(Share { rank: rank @ 1.., .. }) => {
+            say(&format!("rank {rank} is done; rank 0 writes {}", result.display()))
+        }
+        _ => say(&format!("wrote {}", result.display())),
+    }
     Ok(0)
 }
 
