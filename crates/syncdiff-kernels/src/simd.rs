@@ -64,11 +64,8 @@ impl Level {
     /// Lanes of the vectors that a row of so many values is cut into; whether they are whole ones is for the caller to
     /// ask. 16 lanes alone would exclude rows of 8, where the lowest level of a U-Net works.
     pub(crate) fn lanes_for(self, row: usize) -> usize {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 if !row.is_multiple_of(x86::F32x16::N) => x86::F32x8::N,
-            level => level.lanes(),
-        }
+        let widest = self.lanes();
+        if widest > 8 && !row.is_multiple_of(widest) { 8 } else { widest }
     }
 }
 
