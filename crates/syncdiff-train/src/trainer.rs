@@ -182,8 +182,6 @@ fn steps<M: Module + Sync + 'static>(
     let cut = Cut::new(task, options, partners.as_deref())?;
     let leads = partners.as_ref().is_none_or(|partners| partners.leads());
     let checkpoints = Checkpoints::new(run, options.keep_checkpoints)?;
-    // Parameters are drawn at first use; a copy draws them all before a step can seed the generator anew.
-    let model = model.clone();
     let new_optimizer = || -> ModuleOptimizer {
         AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(options.weight_decay as f32).init()
     };
@@ -197,6 +195,7 @@ fn steps<M: Module + Sync + 'static>(
     let (mut model, mut shadow, mut optimizer, mut position) = match restored {
         Some(restored) => (restored.model, restored.shadow, restored.optimizer, restored.position),
         None => {
+            // Parameters are drawn at first use: this reads them all before a step can seed the generator anew.
             let shadow = Ema::shadow_of(&model);
             (model, shadow, new_optimizer(), Position { step: 0, ema_updates: 0, seconds: 0.0 })
         }

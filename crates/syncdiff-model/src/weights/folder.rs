@@ -24,7 +24,8 @@ use crate::weights::tensor_map::{StoredTensor, TensorMap, open_safetensors_file}
 /// The version of the folder's layout that this program writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-const TENSORS: &str = "model.safetensors";
+/// Name of the file of tensors in a folder.
+pub const TENSORS: &str = "model.safetensors";
 const CONFIG: &str = "config.toml";
 const CARD: &str = "README.md";
 const MANIFEST: &str = "weights.toml";

@@ -18,7 +18,6 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use syncdiff_model::autoencoder::Autoencoder;
-use syncdiff_model::diffusion::{NoiseKey, NoiseUse, normal_batch};
 use syncdiff_model::scorers::own_syncnet::{EMBEDDING_DIM, WINDOW_FRAMES, lip_windows, mouths};
 use syncdiff_model::scorers::{Lpips, OwnSyncNet};
 
@@ -147,11 +146,7 @@ impl<'a> DiffusionTask<'a> {
     ) -> (Tensor<4>, Tensor<4>) {
         let batch = self.batch(model, &window.picks, seed >> 8, &self.device);
         let timesteps = vec![timestep; window.picks.len()];
-        let keys: Vec<NoiseKey> = (0..window.picks.len() as u64)
-            .map(|index| NoiseKey { seed, noise_use: NoiseUse::Training, index, step: 3 })
-            .collect();
-        let [_, channels, side, _] = batch.target.dims();
-        let noise = normal_batch(&keys, [channels, side, side], &self.device);
+        let noise = self.noise(window.picks.len(), seed, 0, 3, &self.device);
         let z = self.schedule.q_sample(batch.target.clone(), noise, &timesteps);
         let condition = model.denoiser.condition(&batch.priors);
         let tokens = model.conditioner.forward(batch.windows);

@@ -98,6 +98,12 @@ impl DiffusionTraining {
         }
         Self { pose_noise: 0.0, pose_dropout: 0.0, pose_shuffle: 0.0, pose_own: 0.0, ..self }
     }
+
+    /// How held-out samples are drawn: as the first frame of a clip, with the identity frame for the previous one, and
+    /// never without speech.
+    fn at_the_start(self) -> Self {
+        Self { pose_dropout: 1.0, pose_shuffle: 0.0, pose_own: 0.0, pose_noise: 0.0, speech_dropout: 0.0, ..self }
+    }
 }
 
 /// The task of [`crate::train`].
@@ -246,6 +252,31 @@ fn pick<'a>(clips: &'a [LatentClip], settings: &DiffusionTraining, random: &mut 
 }
 
 impl DiffusionTask<'_> {
+    /// Samples of a step, and the generator that drew them.
+    fn draw(&self, step: u64) -> (Vec<Pick<'_>>, ChaCha8Rng) {
+        let mut random = ChaCha8Rng::seed_from_u64(mix(self.seed, step, 0));
+        ((0..self.batch_size).map(|_| pick(self.clips, &self.settings, &mut random)).collect(), random)
+    }
+
+    /// Noise of neighbouring samples; `step` tells apart what it is for.
+    ///
+    /// # Shapes
+    /// -> [count, channels, side, side]
+    fn noise(&self, count: usize, seed: u64, first: u64, step: u64, device: &Device) -> Tensor<4> {
+        let Sizes { channels, side, .. } = self.sizes;
+        let key = |i| NoiseKey { seed, noise_use: NoiseUse::Training, index: first + i, step };
+        normal_batch(&(0..count as u64).map(key).collect::<Vec<_>>(), [channels, side, side], device)
+    }
+
+    /// The weights of the positions, as a batch of one.
+    ///
+    /// # Shapes
+    /// -> [1, 1, side, side]
+    fn weights_on(&self, device: &Device) -> Tensor<4> {
+        let side = self.sizes.side;
+        Tensor::from_data(TensorData::new(self.weights.clone(), [1, 1, side, side]), (device, DType::F32))
+    }
+
     fn gather(&self, picks: &[Pick<'_>], first: u64, device: &Device) -> Batch {
         let Sizes { channels, side, speech, window, previous_frames } = self.sizes;
         let len = channels * side * side;
@@ -274,9 +305,7 @@ impl DiffusionTask<'_> {
         let noise = |back: usize| {
             // Steps 2 and 3 are those of other noise.
             let step = if back == 0 { 1 } else { 3 + back as u64 };
-            let key = |i| NoiseKey { seed: !self.seed, noise_use: NoiseUse::Training, index: first + i, step };
-            let keys: Vec<NoiseKey> = (0..picks.len() as u64).map(key).collect();
-            normal_batch(&keys, [channels, side, side], device)
+            self.noise(picks.len(), !self.seed, first, step, device)
         };
         let pose =
             |back: usize| latents(&|pick: &Pick<'_>| (pick.previous_frame(back), false)) + noise(back) * sigma.clone();
@@ -339,17 +368,11 @@ impl DiffusionTask<'_> {
         seed: u64,
         first: u64,
     ) -> (Tensor<1>, Vec<f32>) {
-        let Sizes { channels, side, .. } = self.sizes;
         let device = batch.target.device();
-        let keys: Vec<NoiseKey> = (0..timesteps.len() as u64)
-            .map(|i| NoiseKey { seed, noise_use: NoiseUse::Training, index: first + i, step: 0 })
-            .collect();
-        let noise = normal_batch(&keys, [channels, side, side], &device);
+        let noise = self.noise(timesteps.len(), seed, first, 0, &device);
         let z = self.schedule.q_sample(batch.target.clone(), noise.clone(), timesteps);
         let condition = model.denoiser.condition(&batch.priors);
         let predicted = model.denoiser.forward(z, condition, timesteps, model.conditioner.forward(batch.windows));
-        let weights = TensorData::new(self.weights.clone(), [1, 1, side, side]);
-        let weights = Tensor::<4>::from_data(weights, (&device, DType::F32));
         let s = &self.settings;
         let loss = diffusion_loss(
             &self.schedule,
@@ -359,7 +382,7 @@ impl DiffusionTask<'_> {
             batch.target,
             noise,
             timesteps,
-            Some(weights),
+            Some(self.weights_on(&device)),
         );
         let each = loss.per_sample.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
         (loss.mean, each)
@@ -389,8 +412,7 @@ impl Task<DenoiserStage> for DiffusionTask<'_> {
     }
 
     fn loss(&self, model: &DenoiserStage, step: u64, shard: Shard) -> TrainResult<StepLoss> {
-        let mut random = ChaCha8Rng::seed_from_u64(mix(self.seed, step, 0));
-        let picks: Vec<_> = (0..self.batch_size).map(|_| pick(self.clips, &self.settings, &mut random)).collect();
+        let (picks, _) = self.draw(step);
         let range = shard.range(self.batch_size);
         let first = step * self.batch_size as u64 + range.start as u64;
         let numbers: Vec<u64> = (first..first + range.len() as u64).collect();
@@ -407,8 +429,7 @@ impl Task<DenoiserStage> for DiffusionTask<'_> {
     }
 
     fn batch_of(&self, step: u64) -> TrainResult<TensorMap> {
-        let mut random = ChaCha8Rng::seed_from_u64(mix(self.seed, step, 0));
-        let picks: Vec<_> = (0..self.batch_size).map(|_| pick(self.clips, &self.settings, &mut random)).collect();
+        let (picks, _) = self.draw(step);
         let first = step * self.batch_size as u64;
         let Batch { target, priors, windows } = self.gather(&picks, first, &self.device);
         let numbers: Vec<u64> = (first..first + self.batch_size as u64).collect();
@@ -430,14 +451,7 @@ impl Task<DenoiserStage> for DiffusionTask<'_> {
     fn validate(&self, shadow: &DenoiserStage) -> TrainResult<Vec<(&'static str, f32)>> {
         let device = self.device.clone().inner();
         let (count, size) = (96, 16);
-        let settings = DiffusionTraining {
-            pose_dropout: 1.0,
-            pose_shuffle: 0.0,
-            pose_own: 0.0,
-            pose_noise: 0.0,
-            speech_dropout: 0.0,
-            ..self.settings.clone()
-        };
+        let settings = self.settings.clone().at_the_start();
         let mut random = ChaCha8Rng::seed_from_u64(7);
         let (mut all, mut right, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
         for part in 0..count / size {

@@ -12,9 +12,8 @@
 //! the student, whose answer has it baked in; the solver's step may span several steps of the grid; and its last one ends
 //! at the clean latent, where f is the identity, not at the noise of timestep 0.
 
-use super::{Batch, DenoiserStage, DiffusionTask, DiffusionTraining, Pick, by_band, pick};
+use super::{Batch, DenoiserStage, DiffusionTask, Pick, by_band, pick};
 use crate::error::{TrainError, TrainResult};
-use crate::seeds::mix;
 use crate::trainer::{Shard, StepLoss, Task};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -25,8 +24,8 @@ use std::sync::OnceLock;
 use syncdiff_model::denoiser::{BoundContext, BoundDenoiser, TimeTable, VisualPriors};
 use syncdiff_model::diffusion::sampler::lcm::LCM_GRID;
 use syncdiff_model::diffusion::{
-    Denoiser, Ema, LcmBoundary, LcmStep, LossWeighting, NoiseKey, NoiseUse, Sampler, SamplerKind, Spacing,
-    normal_batch, pseudo_huber_elements, uniform_timesteps,
+    Denoiser, Ema, LcmBoundary, LcmStep, LossWeighting, Sampler, SamplerKind, Spacing, pseudo_huber_elements,
+    uniform_timesteps,
 };
 use syncdiff_model::weights::{StoredTensor, TensorMap};
 
@@ -194,23 +193,17 @@ impl<'a> StudentTask<'a> {
         ask(&denoiser.bind_prepared(&batch.priors, context, &times, self.samples.settings.prediction))
     }
 
-    fn noise(&self, count: usize, seed: u64, first: u64, device: &Device) -> Tensor<4> {
-        let sizes = self.samples.sizes;
-        let keys: Vec<NoiseKey> = (0..count as u64)
-            .map(|i| NoiseKey { seed, noise_use: NoiseUse::Training, index: first + i, step: 0 })
-            .collect();
-        normal_batch(&keys, [sizes.channels, sizes.side, sizes.side], device)
-    }
-
-    fn weights(&self, device: &Device) -> Tensor<4> {
-        let side = self.samples.sizes.side;
-        Tensor::from_data(TensorData::new(self.samples.weights.clone(), [1, 1, side, side]), (device, DType::F32))
+    /// The step of the distillation, at the grid indices of these samples.
+    fn lcm(&self, numbers: &[u64]) -> TrainResult<LcmStep<'_>> {
+        let indices = uniform_timesteps(self.samples.seed, numbers, LCM_GRID);
+        let (schedule, skip) = (&self.samples.schedule, self.settings.skip);
+        Ok(LcmStep::with_skip(schedule, LcmBoundary::PUBLISHED, LCM_GRID, skip, &indices)?.ending_clean())
     }
 
     /// Mean square of the difference, by the weights of the positions.
     fn distance(&self, found: Tensor<4>, wanted: Tensor<4>) -> f32 {
         let device = found.device();
-        let weights = self.weights(&device);
+        let weights = self.samples.weights_on(&device);
         let difference = found - wanted;
         let share = weights.clone().mean().into_scalar::<f32>();
         (difference.clone() * difference * weights).mean().into_scalar::<f32>() / share
@@ -219,21 +212,14 @@ impl<'a> StudentTask<'a> {
     /// Held-out samples in their batches, each with its start and the numbers of its frames; the identity frame stands
     /// for the previous one, as at the start of a clip.
     fn held_out_batches(&self, device: &Device) -> Vec<(Batch, Tensor<4>, Vec<u64>)> {
-        let settings = DiffusionTraining {
-            pose_dropout: 1.0,
-            pose_shuffle: 0.0,
-            pose_own: 0.0,
-            pose_noise: 0.0,
-            speech_dropout: 0.0,
-            ..self.samples.settings.clone()
-        };
+        let settings = self.samples.settings.clone().at_the_start();
         let mut random = ChaCha8Rng::seed_from_u64(HELD_OUT_SEED);
         let picks: Vec<_> =
             (0..self.settings.held_out).map(|_| pick(self.samples.valid, &settings, &mut random)).collect();
         let batch = |(number, picks): (usize, &[Pick<'_>])| {
             let first = (number * HELD_OUT_BATCH) as u64;
             let frames = (first..first + picks.len() as u64).collect();
-            let start = self.noise(picks.len(), HELD_OUT_SEED, first, device);
+            let start = self.samples.noise(picks.len(), HELD_OUT_SEED, first, 0, device);
             (self.samples.gather(picks, first, device), start, frames)
         };
         picks.chunks(HELD_OUT_BATCH).enumerate().map(batch).collect()
@@ -272,9 +258,7 @@ impl Task<StudentStage> for StudentTask<'_> {
 
     fn loss(&self, model: &StudentStage, step: u64, shard: Shard) -> TrainResult<StepLoss> {
         let samples = &self.samples;
-        let mut random = ChaCha8Rng::seed_from_u64(mix(samples.seed, step, 0));
-        let picks: Vec<_> =
-            (0..samples.batch_size).map(|_| pick(samples.clips, &samples.settings, &mut random)).collect();
+        let (picks, mut random) = samples.draw(step);
         let guidance = random.random_range(self.settings.guidance_min..=self.settings.guidance_max);
         let range = shard.range(samples.batch_size);
         let first = step * samples.batch_size as u64 + range.start as u64;
@@ -283,18 +267,16 @@ impl Task<StudentStage> for StudentTask<'_> {
         let mut batch = samples.gather(&picks[range.clone()], first, &plain);
         samples.estimate_poses(&model.student, &picks[range], &mut batch, samples.seed, first);
 
-        let indices = uniform_timesteps(samples.seed, &numbers, LCM_GRID);
-        let boundary = LcmBoundary::PUBLISHED;
-        let lcm = LcmStep::with_skip(&samples.schedule, boundary, LCM_GRID, self.settings.skip, &indices)?;
-        let lcm = lcm.ending_clean();
-        let z = lcm.noisy(batch.target.clone(), self.noise(numbers.len(), samples.seed, first, &plain));
+        let lcm = self.lcm(&numbers)?;
+        let z = lcm.noisy(batch.target.clone(), samples.noise(numbers.len(), samples.seed, first, 0, &plain));
         let earlier = self.with_teacher(&batch, guidance, |teacher| lcm.teacher(teacher, z.clone()));
         let wanted = lcm.target(&bound(&model.target, &batch, samples), earlier);
 
         let device = &samples.device;
         let batch = batch.moved(device);
         let said = lcm.student(&bound(&model.student, &batch, samples), moved(z, device));
-        let elements = pseudo_huber_elements(said, moved(wanted, device), self.settings.huber_c) * self.weights(device);
+        let elements =
+            pseudo_huber_elements(said, moved(wanted, device), self.settings.huber_c) * samples.weights_on(device);
         let [count, channels, height, width] = elements.dims();
         let each = elements.reshape([count, channels * height * width]).mean_dim(1).reshape([count]);
         let values: Vec<f32> = each.clone().into_data().convert::<f32>().try_into_vec().expect("converted to f32");
@@ -311,9 +293,7 @@ impl Task<StudentStage> for StudentTask<'_> {
         let mut named = self.samples.batch_of(step)?;
         let first = step * self.samples.batch_size as u64;
         let numbers: Vec<u64> = (first..first + self.samples.batch_size as u64).collect();
-        let indices = uniform_timesteps(self.samples.seed, &numbers, LCM_GRID);
-        let lcm = LcmStep::new(&self.samples.schedule, LcmBoundary::PUBLISHED, LCM_GRID, &indices)?;
-        let timesteps: Vec<f32> = lcm.start_timesteps().iter().map(|t| *t as f32).collect();
+        let timesteps: Vec<f32> = self.lcm(&numbers)?.start_timesteps().iter().map(|t| *t as f32).collect();
         named.insert("timesteps".into(), StoredTensor::from_f32(&[timesteps.len()], &timesteps));
         Ok(named)
     }

@@ -1,7 +1,9 @@
 //! The denoiser's run.
 
 use super::{DataSettings, Report, RunInputs, autoencoder, speech};
-use crate::diffusion::{DenoiserStage, DiffusionTask, EstimateNets, LatentClip, Sizes, position_weights};
+use crate::diffusion::{
+    DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets, LatentClip, Sizes, position_weights,
+};
 use crate::error::{TrainError, TrainResult};
 use crate::exchange::Partners;
 use crate::images::to_tensor;
@@ -27,7 +29,7 @@ pub const MODEL_FOLDER: &str = "model";
 /// Frames encoded at once.
 const ENCODE_BATCH: usize = 8;
 /// Held-out clips of one speaker that are encoded.
-pub(super) const VALID_CLIPS_PER_SPEAKER: usize = 4;
+const VALID_CLIPS_PER_SPEAKER: usize = 4;
 
 /// What `diffusion` reads beside the data.
 pub struct DiffusionFiles<'a> {
@@ -97,13 +99,9 @@ pub fn diffusion(
         device: plain,
         config: &model_config,
     };
-    let clips = encoder.encode_all(inputs, partners.as_mut(), "train", &config.data)?;
-    // A few dozen held-out samples are drawn: a few clips of each speaker will do.
-    let few = DataSettings { max_clips_per_speaker: VALID_CLIPS_PER_SPEAKER, ..config.data.clone() };
-    let valid = encoder.encode_all(inputs, partners.as_mut(), "valid", &few)?;
+    let [clips, valid] = encoder.splits(inputs, partners.as_mut())?;
 
-    let device = plain.clone().autodiff();
-    device.seed(config.options.seed);
+    let device = inputs.differentiating();
     let mut stage = DenoiserStage {
         denoiser: LatentDenoiser::new(&model_config.unet, model_config.priors, &device),
         conditioner: model_config.conditioning.init(&device)?,
@@ -122,43 +120,12 @@ pub fn diffusion(
             audio: stage.audio.map(|audio| load_into(audio, &weights, &speech::names())).transpose()?,
         };
     }
-    let estimate = match &settings.estimate {
-        Some(estimate) => {
-            let names = autoencoder::names();
-            let weights = open_safetensors(files.autoencoder)?;
-            let decoder = load_into(Autoencoder::new(&model_config.autoencoder, &device), &weights, &names)?;
-            let syncnet = files.syncnet.map(|path| OwnSyncNet::load(path, &device)).transpose()?;
-            let lpips = files.lpips.map(|folder| Lpips::open(LpipsTrunk::Alex, folder, &device)).transpose()?;
-            Some(EstimateNets::new(estimate, decoder, syncnet, lpips)?)
-        }
-        None if files.syncnet.or(files.lpips).is_some() => {
-            return Err(TrainError::Parameter {
-                name: "diffusion.estimate",
-                value: "absent".into(),
-                allowed: "--syncnet and --lpips need a table [diffusion.estimate] with their weights".into(),
-            });
-        }
-        None => None,
+    let decoder = || -> TrainResult<Autoencoder> {
+        let weights = open_safetensors(files.autoencoder)?;
+        Ok(load_into(Autoencoder::new(&model_config.autoencoder, &device), &weights, &autoencoder::names())?)
     };
-    let side = model_config.latent_size();
-    let task = DiffusionTask {
-        estimate,
-        weights: position_weights(&encoder.mask.hidden_shares(side), side, &settings),
-        settings,
-        batch_size: config.options.batch_size,
-        seed: config.options.seed,
-        device,
-        sizes: Sizes {
-            channels: model_config.autoencoder.z_channels,
-            side,
-            speech: model_config.speech_dim(),
-            window: model_config.conditioning.window,
-            previous_frames: model_config.priors.pose_frames,
-        },
-        clips: &clips,
-        valid: &valid,
-        schedule: Schedule::paper(),
-    };
+    let estimate = estimate_nets(&settings, files.syncnet, files.lpips, &device, decoder)?;
+    let task = encoder.task(inputs, settings, [&clips, &valid], device, estimate);
     let folder = inputs.folder.join(MODEL_FOLDER);
     let Some(trained) = inputs.train(&task, stage, partners, report)? else { return Ok(folder) };
     let audio = trained.shadow.audio.or_else(|| listener.audio.clone());
@@ -171,6 +138,34 @@ pub fn diffusion(
         format!("# {}\n\n{changes}Trained for {} steps, {:.0} s.\n", config.preset, trained.step, trained.seconds);
     model.save(&folder, Storage::F16, &card, licence)?;
     Ok(folder)
+}
+
+/// The networks of the losses on pictures, where the settings have such; `decoder` lies on the device that
+/// differentiates, as they do.
+///
+/// # Errors
+/// [`TrainError::Parameter`] for networks without settings, and as [`EstimateNets::new`].
+pub(super) fn estimate_nets(
+    settings: &DiffusionTraining,
+    syncnet: Option<&Path>,
+    lpips: Option<&Path>,
+    device: &Device,
+    decoder: impl FnOnce() -> TrainResult<Autoencoder>,
+) -> TrainResult<Option<EstimateNets>> {
+    match &settings.estimate {
+        Some(estimate) => {
+            let decoder = decoder()?;
+            let syncnet = syncnet.map(|path| OwnSyncNet::load(path, device)).transpose()?;
+            let lpips = lpips.map(|folder| Lpips::open(LpipsTrunk::Alex, folder, device)).transpose()?;
+            EstimateNets::new(estimate, decoder, syncnet, lpips).map(Some)
+        }
+        None if syncnet.or(lpips).is_some() => Err(TrainError::Parameter {
+            name: "diffusion.estimate",
+            value: "absent".into(),
+            allowed: "--syncnet and --lpips need a table [diffusion.estimate] with their weights".into(),
+        }),
+        None => Ok(None),
+    }
 }
 
 /// A mask that is the same for every crop.
@@ -273,7 +268,49 @@ impl ClipEncoder<'_> {
         Ok(rows.into_data().convert::<f32>().try_into_vec().expect("converted to f32"))
     }
 
-    pub(super) fn encode_all(
+    /// Clips of the training split, and a few of each speaker held out: a few dozen samples are drawn from these.
+    pub(super) fn splits(
+        &self,
+        inputs: &RunInputs<'_>,
+        mut partners: Option<&mut Partners<'_>>,
+    ) -> TrainResult<[Vec<LatentClip>; 2]> {
+        let all = &inputs.config.data;
+        let few = DataSettings { max_clips_per_speaker: VALID_CLIPS_PER_SPEAKER, ..all.clone() };
+        let train = self.encode_all(inputs, partners.as_deref_mut(), "train", all)?;
+        Ok([train, self.encode_all(inputs, partners, "valid", &few)?])
+    }
+
+    /// What draws samples of these clips, training and held out, and knows their loss.
+    pub(super) fn task<'c>(
+        &self,
+        inputs: &RunInputs<'_>,
+        settings: DiffusionTraining,
+        [clips, valid]: [&'c [LatentClip]; 2],
+        device: Device,
+        estimate: Option<EstimateNets>,
+    ) -> DiffusionTask<'c> {
+        let (config, options, side) = (self.config, &inputs.config.options, self.config.latent_size());
+        DiffusionTask {
+            estimate,
+            weights: position_weights(&self.mask.hidden_shares(side), side, &settings),
+            settings,
+            batch_size: options.batch_size,
+            seed: options.seed,
+            device,
+            sizes: Sizes {
+                channels: config.autoencoder.z_channels,
+                side,
+                speech: config.speech_dim(),
+                window: config.conditioning.window,
+                previous_frames: config.priors.pose_frames,
+            },
+            clips,
+            valid,
+            schedule: Schedule::paper(),
+        }
+    }
+
+    fn encode_all(
         &self,
         inputs: &RunInputs<'_>,
         partners: Option<&mut Partners<'_>>,

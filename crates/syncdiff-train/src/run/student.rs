@@ -1,22 +1,18 @@
 //! The student's run: the distillation of a whole weights folder.
 
-use super::diffusion::{ClipEncoder, FixedMask, VALID_CLIPS_PER_SPEAKER, latent_store};
-use super::{DataSettings, MODEL_FOLDER, Report, RunInputs, autoencoder};
-use crate::diffusion::{
-    DenoiserStage, DiffusionTask, EstimateNets, STUDENT_SAMPLER, Sizes, StudentStage, StudentTask, position_weights,
-};
+use super::diffusion::{ClipEncoder, FixedMask, estimate_nets, latent_store};
+use super::{MODEL_FOLDER, Report, RunInputs, autoencoder};
+use crate::diffusion::{DenoiserStage, STUDENT_SAMPLER, StudentStage, StudentTask};
 use crate::error::{TrainError, TrainResult};
 use crate::speech::read_offsets;
 use std::path::{Path, PathBuf};
 use syncdiff_model::autoencoder::Autoencoder;
-use syncdiff_model::diffusion::Schedule;
 use syncdiff_model::lipsync::SpeechEncoder;
-use syncdiff_model::scorers::{Lpips, LpipsTrunk, OwnSyncNet};
+use syncdiff_model::scorers::OwnSyncNet;
+use syncdiff_model::weights::folder::TENSORS;
 use syncdiff_model::weights::{Remap, Storage, WeightsFolder, load_into, module_tensors, open_safetensors};
 use syncdiff_model::{LipSync, LipSyncConfig};
 
-/// Tensors of a weights folder.
-const TENSORS: &str = "model.safetensors";
 /// Relative rounding of values stored as f16, and its floor.
 const ROUNDING: (f32, f32) = (1.0 / 1024.0, 1.0 / 16_777_216.0);
 
@@ -53,7 +49,6 @@ pub fn student(
     settings.check()?;
     let drawing = config.part("diffusion", &config.diffusion)?.clone();
     let plain = inputs.device;
-    let device = plain.clone().autodiff();
     let teacher = LipSync::load(files.teacher, plain)?;
     let model_config = teacher.config().clone();
     fits(config.model()?, &model_config, files.teacher)?;
@@ -85,46 +80,12 @@ pub fn student(
         device: plain,
         config: &model_config,
     };
-    let clips = encoder.encode_all(inputs, partners.as_mut(), "train", &config.data)?;
-    let few = DataSettings { max_clips_per_speaker: VALID_CLIPS_PER_SPEAKER, ..config.data.clone() };
-    let valid = encoder.encode_all(inputs, partners.as_mut(), "valid", &few)?;
+    let [clips, valid] = encoder.splits(inputs, partners.as_mut())?;
 
-    device.seed(config.options.seed);
+    let device = inputs.differentiating();
     let start = LipSync::load(files.teacher, &device)?;
-    let estimate = match &drawing.estimate {
-        Some(estimate) => {
-            let syncnet = files.syncnet.map(|path| OwnSyncNet::load(path, &device)).transpose()?;
-            let lpips = files.lpips.map(|folder| Lpips::open(LpipsTrunk::Alex, folder, &device)).transpose()?;
-            Some(EstimateNets::new(estimate, start.autoencoder, syncnet, lpips)?)
-        }
-        None if files.syncnet.or(files.lpips).is_some() => {
-            return Err(TrainError::Parameter {
-                name: "diffusion.estimate",
-                value: "absent".into(),
-                allowed: "--syncnet and --lpips need a table [diffusion.estimate] with their weights".into(),
-            });
-        }
-        None => None,
-    };
-    let side = model_config.latent_size();
-    let samples = DiffusionTask {
-        estimate,
-        weights: position_weights(&encoder.mask.hidden_shares(side), side, &drawing),
-        settings: drawing,
-        batch_size: config.options.batch_size,
-        seed: config.options.seed,
-        device,
-        sizes: Sizes {
-            channels: model_config.autoencoder.z_channels,
-            side,
-            speech: model_config.audio.dim,
-            window: model_config.conditioning.window,
-            previous_frames: model_config.priors.pose_frames,
-        },
-        clips: &clips,
-        valid: &valid,
-        schedule: Schedule::paper(),
-    };
+    let estimate = estimate_nets(&drawing, files.syncnet, files.lpips, &device, || Ok(start.autoencoder))?;
+    let samples = encoder.task(inputs, drawing, [&clips, &valid], device, estimate);
     let frozen = DenoiserStage {
         denoiser: teacher.denoiser.clone(),
         conditioner: teacher.speech.conditioner.clone(),
