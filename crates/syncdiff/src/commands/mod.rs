@@ -4,6 +4,7 @@ pub(crate) mod bench;
 mod doctor;
 pub(crate) mod eval;
 pub(crate) mod experiment;
+mod first_stage;
 mod generate;
 mod import;
 mod models;

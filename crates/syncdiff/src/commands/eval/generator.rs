@@ -4,23 +4,22 @@ use std::path::{Path, PathBuf};
 
 use syncdiff::device::{DeviceChoice, resolve};
 use syncdiff::progress::{Cancel, Watch};
-use syncdiff::render::{BATCH, FEATHER};
+use syncdiff::render::BATCH;
 use syncdiff::settings::Silence;
 use syncdiff::{Error, GenerateSettings, Outcome, generate};
 use syncdiff_data::{ClipSource, read_manifest};
 use syncdiff_eval::{
-    CROP, EQUAL_DB, FaceSeries, Group, Row, SheetRow, contact_sheet, correlation, measure_faces, mouth, paired, psnr,
+    EQUAL_DB, FaceSeries, Group, Row, SheetRow, contact_sheet, correlation, measure_faces, mouth, paired, psnr,
     read_frames, ssim,
 };
-use syncdiff_face::{Affine, KeepMask, PasteMask, paste_back, warp};
-use syncdiff_media::{Frame, LengthPolicy, Tools, write_png};
-use syncdiff_model::generate::{rgb_to_tensor, tensor_to_rgb};
+use syncdiff_media::{LengthPolicy, Tools, write_png};
 use syncdiff_model::{LipSync, Precision};
 
 use super::args::EvalArgs;
 use super::jobs::Job;
 use super::worker::{Worker, stopped};
 use crate::cli::CompositeArg;
+use crate::commands::first_stage::FirstStage;
 use crate::folders;
 
 /// Whose figures with the other speech are shown: the first of these that the judge has.
@@ -186,21 +185,14 @@ impl<'a> Generator<'a> {
     /// PSNR and SSIM of the aligned mouth when each original crop is encoded, decoded and pasted back: what the denoiser
     /// can reach at best.
     fn ceiling(&self, truth: &FaceSeries, clip: &Path) -> Outcome<(Option<f64>, Option<f64>)> {
-        let size = self.model.config().crop_size;
-        let mask = PasteMask::from_keep(&KeepMask::aligned_fixed(size), FEATHER);
-        let scale = size as f64 / CROP as f64;
+        let first_stage = FirstStage::new(&self.model.autoencoder, self.model.config().crop_size, self.model.device());
         let (mut psnr_sum, mut ssim_sum, mut count) = (0.0, 0.0, 0.0);
         let mut failure: Option<Error> = None;
         read_frames(self.tools, clip, |index, frame| {
             let Some(to_measure) = truth.crop_at(index) else { return Ok(()) };
-            let to_model = Affine { m: to_measure.m.map(|row| row.map(|v| v * scale)) };
-            let crop = warp(frame, &to_model, size);
-            let picture = rgb_to_tensor(&crop.data, size, self.model.device());
-            let decoded = tensor_to_rgb(self.model.autoencoder.decode(self.model.autoencoder.encode(picture)));
             let mut pasted = frame.clone();
-            let decoded = Frame { width: size, height: size, data: decoded };
-            if let Err(error) = paste_back(&mut pasted, &decoded, &to_model, &mask, None, 1.0) {
-                failure.get_or_insert(error.into());
+            if let Err(error) = first_stage.redraw(&mut pasted, to_measure) {
+                failure.get_or_insert(error);
                 return Ok(());
             }
             let (truth, ours) = (mouth(frame, to_measure), mouth(&pasted, to_measure));

@@ -32,6 +32,7 @@ use generator::Generator;
 pub(crate) use generator::{SCORED_CRF, choose, scored_clip};
 use instruments::Shelf as Networks;
 use kept::Shelf as Rows;
+pub(crate) use report::csv_cell;
 use report::{Fid, Report};
 use worker::Worker;
 

@@ -173,12 +173,16 @@ fn csv(rows: &[Row]) -> String {
     text
 }
 
-fn line(text: &mut String, cells: impl Iterator<Item = String>) {
-    let quoted = |cell: String| match cell.contains(['"', ',', '\n', '\r']) {
+/// A cell of a CSV table, quoted where it must be.
+pub(crate) fn csv_cell(cell: &str) -> String {
+    match cell.contains(['"', ',', '\n', '\r']) {
         true => format!("\"{}\"", cell.replace('"', "\"\"")),
-        false => cell,
-    };
-    *text += &cells.map(quoted).collect::<Vec<_>>().join(",");
+        false => cell.to_owned(),
+    }
+}
+
+fn line(text: &mut String, cells: impl Iterator<Item = String>) {
+    *text += &cells.map(|cell| csv_cell(&cell)).collect::<Vec<_>>().join(",");
     text.push('\n');
 }
 

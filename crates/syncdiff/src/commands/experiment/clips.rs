@@ -5,22 +5,21 @@ use std::path::{Path, PathBuf};
 
 use syncdiff::files::write_whole;
 use syncdiff::progress::Watch;
-use syncdiff::render::FEATHER;
 use syncdiff::{Error, GenerateSettings, Outcome, generate};
 use syncdiff_data::{ClipSource, Layout, read_inputs};
-use syncdiff_eval::{CROP, EvalError, Row, measure_faces};
-use syncdiff_face::{Affine, FaceModels, KeepMask, PasteMask, paste_back, warp};
+use syncdiff_eval::{EvalError, Row, measure_faces};
+use syncdiff_face::FaceModels;
 use syncdiff_media::{
-    Frame, FrameReader, LengthPolicy, Plan, ReadOptions, Sound, Time, VideoWriter, WriterOptions, probe, scan_index,
+    FrameReader, LengthPolicy, Plan, ReadOptions, Sound, Time, VideoWriter, WriterOptions, probe, scan_index,
 };
 use syncdiff_model::LipSync;
 use syncdiff_model::autoencoder::Autoencoder;
-use syncdiff_model::generate::{rgb_to_tensor, tensor_to_rgb};
 use syncdiff_model::weights::{Remap, load_into, open_safetensors, sha256_of_file};
 
 use super::plan::RowPlan;
 use super::report::RowResult;
 use super::{Lab, eval};
+use crate::commands::first_stage::FirstStage;
 use crate::folders;
 use crate::terminal::say;
 
@@ -142,18 +141,12 @@ impl Lab<'_> {
         let plan = Plan::new(&index, LengthPolicy::Video, Time::from_samples(0))?;
         let sound = info.audio.is_some().then(|| Sound(info.clone()));
         let options = WriterOptions { crf: eval::SCORED_CRF, ..WriterOptions::default() };
-        let size = self.model.crop_size;
-        let mask = PasteMask::from_keep(&KeepMask::aligned_fixed(size), FEATHER);
-        let scale = size as f64 / CROP as f64;
+        let first_stage = FirstStage::new(autoencoder, self.model.crop_size, &self.device);
         let mut writer: Option<VideoWriter> = None;
         for (number, timed) in FrameReader::open(&self.tools, &info, &ReadOptions::default())?.enumerate() {
             let mut frame = timed?.frame;
             if let Some(crop) = truth.crop_at(number) {
-                let to_model = Affine { m: crop.m.map(|row| row.map(|value| value * scale)) };
-                let seen = rgb_to_tensor(&warp(&frame, &to_model, size).data, size, &self.device);
-                let data = tensor_to_rgb(autoencoder.decode(autoencoder.encode(seen)));
-                let decoded = Frame { width: size, height: size, data };
-                paste_back(&mut frame, &decoded, &to_model, &mask, None, 1.0)?;
+                first_stage.redraw(&mut frame, crop)?;
             }
             let size = (frame.width, frame.height);
             let writer = match &mut writer {

@@ -11,6 +11,7 @@ use syncdiff_eval::{Interval, PaperColumn, PaperTable, Row, bootstrap, paper_tab
 use super::ExperimentArgs;
 use super::args::Budget;
 use super::plan::RowPlan;
+use crate::commands::eval::csv_cell;
 
 const STAGE: &str = "write report";
 /// The paper's columns as ours: what it is called, in which of our figures it is found (the first that a row has), its
@@ -312,20 +313,16 @@ impl TableReport {
 
     /// One line for each figure, ours and printed.
     fn csv(&self) -> String {
-        let quoted = |cell: &str| match cell.contains([',', '"', '\n']) {
-            true => format!("\"{}\"", cell.replace('"', "\"\"")),
-            false => cell.to_owned(),
-        };
         let mut text = String::from("row,note,source,column,metric,value,low,high,clips,reason\n");
         for row in &self.rows {
-            let (note, how) = (quoted(&row.note), quoted(&row.how));
+            let (note, how) = (csv_cell(&row.note), csv_cell(&row.how));
             for cell in &row.cells {
                 let Interval { value, low, high } = cell.interval;
                 let (column, metric, clips) = (&cell.column, &cell.metric, cell.clips);
                 text += &format!("{},{note},{how},{column},{metric},{value},{low},{high},{clips},\n", row.name);
             }
             if let Some(reason) = &row.reason {
-                text += &format!("{},{note},,,,,,,,{}\n", row.name, quoted(reason));
+                text += &format!("{},{note},,,,,,,,{}\n", row.name, csv_cell(reason));
             }
             for paper in paper_tables(self.table) {
                 for (PaperColumn { title, .. }, figure) in
@@ -335,7 +332,7 @@ impl TableReport {
                     text += &format!(
                         "{},,{},{title},printed,{value},,,,\n",
                         row.name,
-                        quoted(&format!("paper, {}", paper.data))
+                        csv_cell(&format!("paper, {}", paper.data))
                     );
                 }
             }

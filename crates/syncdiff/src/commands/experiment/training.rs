@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use syncdiff::{Error, Outcome};
+use syncdiff_model::weights::folder::TENSORS;
 use syncdiff_train::run::{
     self, DiffusionFiles, MODEL_FOLDER, ModelChanges, RunConfig, RunInputs, WAV2LIP_FILE, Wav2LipFiles,
 };
@@ -68,7 +69,7 @@ impl Lab<'_> {
     pub(super) fn part(&self, given: &Option<PathBuf>) -> Outcome<PathBuf> {
         match given {
             Some(file) => Ok(file.clone()),
-            None => Ok(folders::require_preset(&self.base.preset)?.join("model.safetensors")),
+            None => Ok(folders::require_preset(&self.base.preset)?.join(TENSORS)),
         }
     }
 
