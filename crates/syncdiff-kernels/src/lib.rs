@@ -4,6 +4,7 @@
 //! operations for every other backend, and a backward node. The default bodies are also the oracle of the tests.
 //! This room knows tensors, not models.
 
+mod adamw;
 mod attention;
 mod conv;
 mod elementwise;
@@ -23,10 +24,13 @@ mod tests;
 
 use burn::tensor::Device;
 
+pub use adamw::AdamWStep;
 pub use conv::Conv3x3;
 pub use linear::transposed;
 pub use nearest::nearest_rows;
-pub use ops::{KernelOps, attention, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, linear, silu};
+pub use ops::{
+    KernelOps, adamw, attention, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, linear, silu,
+};
 #[cfg(feature = "mimalloc")]
 pub use pages::keep_pages;
 

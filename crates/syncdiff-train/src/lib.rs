@@ -3,6 +3,7 @@
 //! One loop ([`train`]) serves every model; a [`Task`] says what a step's loss is. Everything random is a function of
 //! the seed and the step, so that a resumed run repeats an uninterrupted one.
 
+mod adamw;
 mod autoencoder;
 mod checkpoint;
 mod diffusion;

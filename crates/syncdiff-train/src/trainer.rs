@@ -1,5 +1,6 @@
 //! The training loop: one for every model of the system.
 
+use crate::adamw::AdamW;
 use crate::checkpoint::{Checkpoints, Position};
 use crate::error::{TrainError, TrainResult};
 use crate::events::Events;
@@ -7,7 +8,7 @@ use crate::exchange::Partners;
 use crate::gradients::{Accumulated, clip_global_norm, own_leaves};
 use crate::options::TrainOptions;
 use burn::module::Module;
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use serde::Serialize;
 use std::fs::OpenOptions;
@@ -182,9 +183,7 @@ fn steps<M: Module + Sync + 'static>(
     let cut = Cut::new(task, options, partners.as_deref())?;
     let leads = partners.as_ref().is_none_or(|partners| partners.leads());
     let checkpoints = Checkpoints::new(run, options.keep_checkpoints)?;
-    let new_optimizer = || -> ModuleOptimizer {
-        AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(options.weight_decay as f32).init()
-    };
+    let new_optimizer = || AdamW::of_module(options.weight_decay);
     let mut restored = if leads { checkpoints.latest(&model, new_optimizer)? } else { None };
     if let Some(partners) = partners.as_deref_mut() {
         let step = partners.agree_on_start(|| restored.as_ref().map_or(0, |restored| restored.position.step))?;

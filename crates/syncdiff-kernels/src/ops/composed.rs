@@ -1,5 +1,6 @@
 //! Plain Burn operations: the default bodies, for every backend.
 
+use crate::adamw::AdamWStep;
 use crate::conv::Conv3x3;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
@@ -129,4 +130,22 @@ pub(super) fn layer_norm<B: Backend>(
     eps: f64,
 ) -> FloatTensor<B> {
     B::layer_norm(x, gamma, Some(beta), eps)
+}
+
+/// Value, first and second moment after a step of AdamW.
+pub(super) fn adamw<B: Backend>(
+    value: FloatTensor<B>,
+    moment_1: FloatTensor<B>,
+    moment_2: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    by: AdamWStep,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let scale = |tensor: FloatTensor<B>, factor: f32| B::float_mul_scalar(tensor, factor.into());
+    let square = B::float_mul(gradient.clone(), gradient.clone());
+    let moment_1 = B::float_add(scale(moment_1, by.beta_1), scale(gradient, 1.0 - by.beta_1));
+    let moment_2 = B::float_add(scale(moment_2, by.beta_2), scale(square, 1.0 - by.beta_2));
+    let root = B::float_sqrt(B::float_div_scalar(moment_2.clone(), by.correction_2.into()));
+    let first = B::float_div_scalar(moment_1.clone(), by.correction_1.into());
+    let delta = B::float_div(first, B::float_add_scalar(root, by.epsilon.into()));
+    (B::float_sub(scale(value, by.keep), scale(delta, by.rate)), moment_1, moment_2)
 }

@@ -1,6 +1,7 @@
 //! The fast bodies, on the CPU backend. What is not f32, or has a shape without kernel, takes the default body.
 
 use super::{KernelOps, composed};
+use crate::adamw::{self, AdamWStep};
 use crate::attention::{self, AttentionShape};
 use crate::conv::upsampled::{self, UpsampledShape};
 use crate::conv::{self, Conv3x3, ConvShape};
@@ -10,6 +11,9 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{Bytes, DType, Shape};
 use rayon::prelude::*;
+
+/// Values of a parameter that one thread moves at a time.
+const ADAMW_CHUNK: usize = 1 << 15;
 
 fn is_f32(tensors: &[&FlexTensor]) -> bool {
     tensors.iter().all(|t| t.dtype() == DType::F32)
@@ -21,6 +25,12 @@ fn slice(t: &FlexTensor) -> &[f32] {
 
 fn flex(data: Vec<f32>, shape: Shape) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(data), Layout::contiguous(shape), DType::F32)
+}
+
+/// The tensor contiguous, in a buffer that holds nothing else.
+fn whole(t: FlexTensor) -> FlexTensor {
+    let t = t.to_contiguous();
+    if t.storage::<f32>().len() == t.shape().num_elements() { t } else { flex(slice(&t).to_vec(), t.shape()) }
 }
 
 pub(super) fn conv_shape(x: &Shape, w: &Shape, kind: Conv3x3) -> ConvShape {
@@ -261,5 +271,29 @@ impl KernelOps for Flex {
         let (q, k, v, dout) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous(), dout.to_contiguous());
         let [dq, dk, dv] = attention::backward(slice(&q), slice(&k), slice(&v), slice(&dout), s);
         (flex(dq, q.shape()), flex(dk, k.shape()), flex(dv, v.shape()))
+    }
+
+    fn kernel_adamw(
+        value: FlexTensor,
+        moment_1: FlexTensor,
+        moment_2: FlexTensor,
+        gradient: FlexTensor,
+        step: AdamWStep,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        if !is_f32(&[&value, &moment_1, &moment_2, &gradient]) {
+            return composed::adamw::<Self>(value, moment_1, moment_2, gradient, step);
+        }
+        let gradient = gradient.to_contiguous();
+        // Moments are held by the optimiser alone and change where they lie; a value that somebody else holds is copied.
+        let mut moved = [value, moment_1, moment_2].map(whole);
+        let [value, first, second] = &mut moved;
+        value
+            .storage_mut::<f32>()
+            .par_chunks_mut(ADAMW_CHUNK)
+            .zip(first.storage_mut::<f32>().par_chunks_mut(ADAMW_CHUNK))
+            .zip(second.storage_mut::<f32>().par_chunks_mut(ADAMW_CHUNK))
+            .zip(slice(&gradient).par_chunks(ADAMW_CHUNK))
+            .for_each(|(((value, first), second), gradient)| adamw::step(value, first, second, gradient, step));
+        moved.into()
     }
 }

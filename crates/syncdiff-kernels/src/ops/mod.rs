@@ -6,6 +6,7 @@ mod autodiff;
 mod composed;
 mod flex;
 
+use crate::adamw::AdamWStep;
 use crate::conv::Conv3x3;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
@@ -135,6 +136,15 @@ pub trait KernelOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         unreachable!("only called where FUSED is set")
     }
+    fn kernel_adamw(
+        value: FloatTensor<Self>,
+        moment_1: FloatTensor<Self>,
+        moment_2: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        composed::adamw::<Self>(value, moment_1, moment_2, gradient, step)
+    }
 }
 
 // The GPU back ends take the default bodies: their own convolution, matrix product and fusion are the fast ones there.
@@ -219,4 +229,21 @@ pub fn geglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// SiLU: x * sigmoid(x).
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as KernelOps>::kernel_silu(x.into_dispatch()))
+}
+
+/// One step of AdamW: value, first and second moment after it.
+///
+/// # Shapes
+/// all equal; none of them is tracked for gradients
+pub fn adamw<const D: usize>(
+    value: Tensor<D>,
+    moment_1: Tensor<D>,
+    moment_2: Tensor<D>,
+    gradient: Tensor<D>,
+    step: AdamWStep,
+) -> [Tensor<D>; 3] {
+    let (value, gradient) = (value.into_dispatch(), gradient.into_dispatch());
+    let (moment_1, moment_2) = (moment_1.into_dispatch(), moment_2.into_dispatch());
+    let (value, moment_1, moment_2) = <Dispatch as KernelOps>::kernel_adamw(value, moment_1, moment_2, gradient, step);
+    [value, moment_1, moment_2].map(Tensor::from_dispatch)
 }

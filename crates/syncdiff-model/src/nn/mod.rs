@@ -11,4 +11,4 @@ pub use conv::{Conv1x1, Conv3};
 pub use linear::linear;
 pub use norm::{GroupNorm, layer_norm};
 pub use resample::{Part, resample};
-pub use syncdiff_kernels::{attention as attend, in_pool};
+pub use syncdiff_kernels::{AdamWStep, adamw, attention as attend, in_pool};
