@@ -342,10 +342,11 @@ fn sync_figures(
             Ok(score) => {
                 figures.put(&format!("{}.lse_c", protocol.key()), Some(score.confidence));
                 figures.put(&format!("{}.lse_d", protocol.key()), Some(score.distance));
+                figures.put(&format!("{}.unmoved", protocol.key()), Some(score.distance_unmoved));
                 figures.put(&format!("{}.offset", protocol.key()), Some(f64::from(score.offset_frames)));
             }
             Err(error) => {
-                for figure in ["lse_c", "lse_d", "offset"] {
+                for figure in ["lse_c", "lse_d", "unmoved", "offset"] {
                     figures.absent.insert(format!("{}.{figure}", protocol.key()), error.to_string());
                 }
             }

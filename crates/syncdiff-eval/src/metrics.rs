@@ -92,7 +92,7 @@ const fn of(key: &'static str, title: &'static str, better: Better, digits: usiz
 use Better::{Higher, Lower, Near, Neither};
 
 /// All figures of a clip, in the order of tables. FID belongs to no clip and stands apart.
-pub const METRICS: [Metric; 48] = [
+pub const METRICS: [Metric; 51] = [
     of("crop96.psnr", "PSNR, face box at 96x96 (dB)", Higher, 2, Group::Psnr),
     of("crop96.psnr_u8wrap", "PSNR wrapped to 8 bits, face box at 96x96 (dB)", Higher, 2, Group::Psnr),
     of("crop96.ssim", "SSIM, face box at 96x96", Higher, 4, Group::Ssim),
@@ -113,12 +113,15 @@ pub const METRICS: [Metric; 48] = [
     of("aligned_mouth.ssim", "SSIM, aligned mouth", Higher, 4, Group::Ssim),
     of("sync.lrs.lse_c", "LSE-C, whole frame", Higher, 3, Group::Lse),
     of("sync.lrs.lse_d", "LSE-D, whole frame", Lower, 3, Group::Lse),
+    of("sync.lrs.unmoved", "distance at no shift, whole frame", Lower, 3, Group::Lse),
     of("sync.lrs.offset", "offset of the sound, whole frame (frames)", Near(0.0), 2, Group::Lse),
     of("sync.wild.lse_c", "LSE-C, face", Higher, 3, Group::Lse),
     of("sync.wild.lse_d", "LSE-D, face", Lower, 3, Group::Lse),
+    of("sync.wild.unmoved", "distance at no shift, face", Lower, 3, Group::Lse),
     of("sync.wild.offset", "offset of the sound, face (frames)", Near(0.0), 2, Group::Lse),
     of("sync.own.lse_c", "confidence of our own SyncNet, aligned face", Higher, 3, Group::Lse),
     of("sync.own.lse_d", "distance of our own SyncNet, aligned face", Lower, 3, Group::Lse),
+    of("sync.own.unmoved", "distance of our own SyncNet at no shift", Lower, 3, Group::Lse),
     of("sync.own.offset", "offset of the sound by our own SyncNet (frames)", Near(0.0), 2, Group::Lse),
     of("words.wer", "word error rate", Lower, 3, Group::Wer),
     of("words.cer", "character error rate", Lower, 3, Group::Wer),

@@ -3,6 +3,7 @@
 //! These tests know no Burn: the package in `miri/` runs them in an interpreter, which finds undefined behaviour and also executes
 //! instruction sets that the processor lacks.
 
+use crate::adamw::{self, AdamWStep};
 use crate::attention::{self, AttentionShape};
 use crate::conv::upsampled::{self, UpsampledShape};
 use crate::conv::{self, Conv3x3, ConvShape};
@@ -290,6 +291,12 @@ fn flat_results() -> Vec<(&'static str, Vec<f32>)> {
     results.push(("linear", linear::forward(&x, &w, &bias)));
     let (dx, dw, db) = linear::backward(&x, &w, &dy, o);
     results.extend([("linear dx", dx), ("linear dw", dw), ("linear db", db)]);
+    let [mut value, mut first, gradient] = [34, 35, 36].map(|seed| values(n, seed));
+    let mut second: Vec<f32> = values(n, 37).into_iter().map(f32::abs).collect();
+    let (beta_1, beta_2, epsilon, keep, rate) = (0.9, 0.999, 1e-8, 0.99, 0.1);
+    let step = AdamWStep { beta_1, beta_2, epsilon, keep, rate, correction_1: 0.4, correction_2: 0.02 };
+    adamw::step(&mut value, &mut first, &mut second, &gradient, step);
+    results.extend([("adamw", value), ("adamw first moment", first), ("adamw second moment", second)]);
     let rows = nearest::nearest_rows(&values(30, 30), &values(21 * 3, 31), 3);
     results.push(("nearest rows", rows.into_iter().map(|row| row as f32).collect()));
     results

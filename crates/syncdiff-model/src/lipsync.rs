@@ -1,7 +1,7 @@
 //! The whole model: speech encoder, autoencoder and denoiser under one configuration, with weights.
 
 use crate::audio::filterbank::rows_to_tensor;
-use crate::audio::{AudioEncoder, Conditioner, SAMPLES_PER_ROW, SpeechRow, speech_rows};
+use crate::audio::{AudioEncoder, Conditioner, Moonshine, SAMPLES_PER_ROW, speech_rows};
 use crate::autoencoder::Autoencoder;
 use crate::denoiser::LatentDenoiser;
 use crate::diffusion::Schedule;
@@ -9,7 +9,7 @@ use crate::error::{ModelError, ModelResult};
 use crate::precision::Precision;
 use crate::preset::{LipSyncConfig, SpeechFeatures};
 use crate::weights::{FolderManifest, FolderText, Remap, Storage, WeightsFolder, WeightsWriter, module_shapes};
-use burn::module::Module;
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use std::path::Path;
 
@@ -21,6 +21,8 @@ const OVERLAP_ROWS: usize = 250;
 /// The part of the model that listens.
 #[derive(Module, Debug)]
 pub struct SpeechEncoder {
+    /// What hears the sound first; none where that is the filter bank.
+    pub moonshine: Option<Moonshine>,
     /// AV-HuBERT-shaped encoder; none where the conditioner is given the filter bank itself.
     pub audio: Option<AudioEncoder>,
     /// From its rows to cross-attention tokens.
@@ -37,17 +39,37 @@ impl SpeechEncoder {
             SpeechFeatures::Encoder => Some(config.audio.init(device)?),
             SpeechFeatures::FilterBank => None,
         };
-        Ok(Self { audio, conditioner: config.conditioning.init(device)? })
+        let moonshine = match config.moonshine_layers {
+            0 => None,
+            layers => Some(Moonshine::new(layers, device)?),
+        };
+        Ok(Self { moonshine, audio, conditioner: config.conditioning.init(device)? })
+    }
+
+    /// Names on disk of Moonshine's layers in our own files.
+    pub fn moonshine_names(num_layers: usize) -> Remap {
+        Moonshine::remap(num_layers).with_prefix("moonshine.")
+    }
+
+    /// An utterance as the encoder is given it, one row for each video frame.
+    ///
+    /// # Shapes
+    /// 16 kHz mono samples -> [num_frames, 104 or 576]
+    pub fn rows(&self, samples: &[i16], num_frames: usize, device: &Device) -> Tensor<2> {
+        match &self.moonshine {
+            Some(moonshine) => moonshine.rows(samples, num_frames, device),
+            None => rows_to_tensor(&speech_rows(samples, num_frames), device),
+        }
     }
 
     /// One utterance, as the conditioner is given it.
     ///
     /// # Shapes
-    /// rows [time, 104] -> [time, dim]
-    pub fn encode(&self, rows: &[SpeechRow], device: &Device) -> Tensor<2> {
+    /// rows [time, 104 or 576] -> [time, dim]
+    pub fn encode(&self, rows: Tensor<2>) -> Tensor<2> {
         match &self.audio {
-            Some(encoder) => encoder.encode(rows, device),
-            None => rows_to_tensor(rows, device),
+            Some(encoder) => encoder.encode(rows),
+            None => rows,
         }
     }
 }
@@ -89,6 +111,15 @@ impl SpeechTokens {
     }
 }
 
+/// Reads every parameter, which draws those that are not drawn yet.
+struct Draw;
+
+impl ModuleVisitor for Draw {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        param.val();
+    }
+}
+
 /// The model.
 #[derive(Debug)]
 pub struct LipSync {
@@ -107,6 +138,7 @@ pub struct LipSync {
 struct Names {
     autoencoder: Remap,
     denoiser: Remap,
+    moonshine: Remap,
     audio: Remap,
     conditioner: Remap,
 }
@@ -116,6 +148,7 @@ impl Names {
         Self {
             autoencoder: Remap::identity().with_prefix("autoencoder."),
             denoiser: LatentDenoiser::remap(&config.unet).with_prefix("denoiser."),
+            moonshine: SpeechEncoder::moonshine_names(config.moonshine_layers),
             audio: AudioEncoder::remap().with_prefix("audio."),
             conditioner: Conditioner::remap().with_prefix("conditioner."),
         }
@@ -132,13 +165,11 @@ impl LipSync {
         device.seed(seed);
         let model = Self::unset(config, device)?;
         device.seed(seed);
-        // The others are drawn at first use; a copy draws them all now, in a fixed order.
-        Ok(Self {
-            autoencoder: model.autoencoder.clone(),
-            denoiser: model.denoiser.clone(),
-            speech: model.speech.clone(),
-            ..model
-        })
+        // The others would be drawn at first use, in the order in which they are used.
+        model.autoencoder.visit(&mut Draw);
+        model.denoiser.visit(&mut Draw);
+        model.speech.visit(&mut Draw);
+        Ok(model)
     }
 
     /// A model whose parameters are not drawn yet.
@@ -185,11 +216,14 @@ impl LipSync {
             (module_shapes(&model.speech.conditioner, &names.conditioner), &names.conditioner),
         ];
         parts.extend(model.speech.audio.as_ref().map(|audio| (module_shapes(audio, &names.audio), &names.audio)));
+        let moonshine = model.speech.moonshine.as_ref();
+        parts.extend(moonshine.map(|net| (module_shapes(net, &names.moonshine), &names.moonshine)));
         files.check(&parts)?;
         Ok(Self {
             autoencoder: files.load(model.autoencoder, &names.autoencoder)?,
             denoiser: files.load(model.denoiser, &names.denoiser)?,
             speech: SpeechEncoder {
+                moonshine: model.speech.moonshine.map(|net| files.load(net, &names.moonshine)).transpose()?,
                 audio: model.speech.audio.map(|audio| files.load(audio, &names.audio)).transpose()?,
                 conditioner: files.load(model.speech.conditioner, &names.conditioner)?,
             },
@@ -220,6 +254,9 @@ impl LipSync {
         let mut writer = WeightsWriter::new();
         writer.add(&self.autoencoder, &names.autoencoder)?;
         writer.add(&self.denoiser, &names.denoiser)?;
+        if let Some(moonshine) = &self.speech.moonshine {
+            writer.add(moonshine, &names.moonshine)?;
+        }
         if let Some(audio) = &self.speech.audio {
             writer.add(audio, &names.audio)?;
         }
@@ -255,7 +292,7 @@ impl LipSync {
             let allowed = format!("needs at least one frame ({SAMPLES_PER_ROW} samples)");
             return Err(ModelError::parameter("speech", "num_frames", num_frames, allowed));
         }
-        let rows = speech_rows(samples_16k, num_frames);
+        let rows = self.speech.rows(samples_16k, num_frames, &self.device);
         let step = PART_ROWS - 2 * OVERLAP_ROWS;
         let mut parts = Vec::new();
         let mut from = 0;
@@ -264,7 +301,7 @@ impl LipSync {
             let whole = num_frames <= PART_ROWS;
             let to = if whole { num_frames } else { (from + step).min(num_frames) };
             let (left, right) = (from.saturating_sub(OVERLAP_ROWS), (to + OVERLAP_ROWS).min(num_frames));
-            let encoded = self.speech.encode(&rows[left..right], &self.device);
+            let encoded = self.speech.encode(rows.clone().narrow(0, left, right - left));
             parts.push(encoded.narrow(0, from - left, to - from));
             from = to;
         }

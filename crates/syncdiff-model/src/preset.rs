@@ -1,6 +1,6 @@
 //! The whole model's configuration, and the presets.
 
-use crate::audio::{AudioEncoderConfig, ConditioningConfig, ConditioningTokens, FEATURES_PER_ROW};
+use crate::audio::{AudioEncoderConfig, ConditioningConfig, ConditioningTokens, FEATURES_PER_ROW, moonshine};
 use crate::autoencoder::AutoencoderConfig;
 use crate::denoiser::PriorConfig;
 use crate::diffusion::{NoisePolicy, Prediction, Sampler, SamplerKind, Schedule, Spacing};
@@ -25,7 +25,7 @@ pub enum SpeechFeatures {
     /// Rows of the speech encoder (the paper).
     #[default]
     Encoder,
-    /// The encoder's input itself, normalised rows of filter-bank energies: no encoder at all.
+    /// The encoder's input itself, for example normalised rows of filter-bank energies: no encoder at all.
     FilterBank,
 }
 
@@ -54,6 +54,9 @@ pub struct LipSyncConfig {
     /// What the conditioner is given of the speech. Without an encoder the sizes in `audio` mean nothing.
     #[serde(default, skip_serializing_if = "SpeechFeatures::is_encoder")]
     pub features: SpeechFeatures,
+    /// Layers of Moonshine that hear the sound before the encoder; 0: the filter bank.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub moonshine_layers: usize,
     /// First stage.
     pub autoencoder: AutoencoderConfig,
     /// Visual conditions.
@@ -69,6 +72,10 @@ pub struct LipSyncConfig {
     /// Guidance used when the user names none; see [`LipSyncConfig::NO_GUIDANCE`].
     #[serde(default = "no_guidance")]
     pub guidance: f32,
+}
+
+fn is_zero(value: &usize) -> bool {
+    *value == 0
 }
 
 fn no_guidance() -> f32 {
@@ -115,6 +122,7 @@ impl LipSyncConfig {
             feedback: PoseFeedback::Decoded,
             noise: NoisePolicy::PerClip,
             features: SpeechFeatures::Encoder,
+            moonshine_layers: 0,
             autoencoder: AutoencoderConfig::paper(),
             priors: PriorConfig::SYNCDIFF,
             unet: UNetConfig::paper(),
@@ -156,6 +164,7 @@ impl LipSyncConfig {
             feedback: PoseFeedback::Latent,
             noise: NoisePolicy::PerClip,
             features: SpeechFeatures::Encoder,
+            moonshine_layers: 3,
             autoencoder: AutoencoderConfig { ch: 16, num_res_blocks: 1, norm_groups: 8, ..AutoencoderConfig::paper() },
             priors: PriorConfig::SYNCDIFF,
             unet: UNetConfig {
@@ -167,6 +176,7 @@ impl LipSyncConfig {
                 ..UNetConfig::paper()
             },
             audio: AudioEncoderConfig {
+                input_dim: moonshine::ROW_WIDTH,
                 dim: 192,
                 num_layers: 4,
                 num_heads: 4,
@@ -185,7 +195,7 @@ impl LipSyncConfig {
                 attended_dim: None,
             },
             sampler: Sampler { kind: SamplerKind::Ddim, num_steps: 4, spacing: Spacing::Trailing, eta: 0.0 },
-            guidance: 2.0,
+            guidance: 1.5,
         }
     }
 
@@ -194,11 +204,23 @@ impl LipSyncConfig {
         self.crop_size / self.autoencoder.factor()
     }
 
+    /// Width of a row of speech before the encoder.
+    pub fn row_width(&self) -> usize {
+        if self.moonshine_layers > 0 { moonshine::ROW_WIDTH } else { FEATURES_PER_ROW }
+    }
+
+    /// The same configuration with another number of layers of Moonshine before the encoder, or none.
+    pub fn hearing(self, moonshine_layers: usize) -> Self {
+        let mut config = Self { moonshine_layers, ..self };
+        config.audio.input_dim = config.row_width();
+        config
+    }
+
     /// Width of a row of speech as the conditioner is given it.
     pub fn speech_dim(&self) -> usize {
         match self.features {
             SpeechFeatures::Encoder => self.audio.dim,
-            SpeechFeatures::FilterBank => FEATURES_PER_ROW,
+            SpeechFeatures::FilterBank => self.row_width(),
         }
     }
 
@@ -223,6 +245,12 @@ impl LipSyncConfig {
             let allowed =
                 format!("a row of speech and conditioning.dim are {width} and {} wide", self.conditioning.dim);
             return misfit("unet.context_dim", self.unet.context_dim, allowed);
+        }
+        if self.moonshine_layers > 0 {
+            moonshine::check_layers(self.moonshine_layers)?;
+        }
+        if self.audio.input_dim != self.row_width() {
+            return misfit("audio.input_dim", self.audio.input_dim, format!("rows are {} wide", self.row_width()));
         }
         let step = self.autoencoder.factor() << (self.unet.channel_mult.len() - 1);
         if self.crop_size == 0 || !self.crop_size.is_multiple_of(step) {

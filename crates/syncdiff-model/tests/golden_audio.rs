@@ -42,6 +42,7 @@ fn encoder(golden: &Golden, device: &Device) -> AudioEncoder {
         dropout: 0.0,
         num_frozen_layers: 0,
         final_norm: true,
+        ..AudioEncoderConfig::base()
     };
     load_into(config.init(device).unwrap(), golden.weights(), &AudioEncoder::remap()).unwrap()
 }

@@ -27,6 +27,7 @@ fn reader(golden: &Golden, device: &Device) -> LipReader {
             dropout: 0.0,
             num_frozen_layers: 0,
             final_norm: true,
+            ..AudioEncoderConfig::base()
         },
         decoder: DecoderConfig {
             dim: golden.weights()["decoder.layer_norm.weight"].shape()[0],

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use syncdiff_data::{Clip, ClipMeta};
 use syncdiff_model::LipSyncConfig;
-use syncdiff_model::audio::{AudioEncoder, AudioEncoderConfig};
+use syncdiff_model::audio::{AudioEncoder, AudioEncoderConfig, FEATURES_PER_ROW};
 use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::baselines::Wav2LipLite;
 use syncdiff_model::denoiser::{LatentDenoiser, PriorConfig};
@@ -95,6 +95,7 @@ fn speech_task<'a>(device: &Device, clips: &'a [SpeechClip]) -> (SpeechTask<'a>,
     let device = device.clone().autodiff();
     device.seed(5);
     let config = AudioEncoderConfig {
+        input_dim: FEATURES_PER_ROW,
         dim: 16,
         num_layers: 1,
         num_heads: 2,
@@ -111,7 +112,7 @@ fn speech_task<'a>(device: &Device, clips: &'a [SpeechClip]) -> (SpeechTask<'a>,
         offset_from: 2,
         augment: SpeechAugmentation { noise: 0.5, equaliser: 0.2, warp: 0.1, speed: 0.1 },
     };
-    (SpeechTask { settings, batch_size: 2, seed: 5, device, clips, valid: clips }, model)
+    (SpeechTask { settings, batch_size: 2, seed: 5, device, moonshine: None, clips, valid: clips }, model)
 }
 
 fn latent_clips() -> Vec<LatentClip> {
@@ -175,7 +176,14 @@ fn diffusion_task_of<'a>(
         batch_size: 2,
         seed: 5,
         device,
-        sizes: Sizes { channels: 3, side: 8, speech: 8, window: 8, previous_frames: priors.pose_frames },
+        sizes: Sizes {
+            channels: 3,
+            side: 8,
+            speech: 8,
+            row: FEATURES_PER_ROW,
+            window: 8,
+            previous_frames: priors.pose_frames,
+        },
         weights: vec![1.0; 64],
         clips,
         valid: clips,
@@ -378,14 +386,15 @@ fn every_choice_of_priors_resume_is_exact() {
 fn listening_task(device: &Device) -> (DiffusionTask<'static>, DenoiserStage) {
     let mut clips = latent_clips();
     clips[0].speech.clear();
-    let row = |t: usize| std::array::from_fn(|i| ((t * 31 + i * 7) % 19) as f32 / 9.0 - 1.0);
-    clips[0].rows = (0..12).map(row).collect();
+    let value = |i: usize| ((i / FEATURES_PER_ROW * 31 + i % FEATURES_PER_ROW * 7) % 19) as f32 / 9.0 - 1.0;
+    clips[0].rows = (0..12 * FEATURES_PER_ROW).map(value).collect();
     let mut shorter = clips[0].clone();
     shorter.valid.truncate(9);
-    shorter.rows.truncate(9);
+    shorter.rows.truncate(9 * FEATURES_PER_ROW);
     clips.push(shorter);
     let (task, mut stage) = diffusion_task(device, Box::leak(clips.into_boxed_slice()));
     let audio = AudioEncoderConfig {
+        input_dim: FEATURES_PER_ROW,
         dim: 8,
         num_layers: 2,
         num_heads: 2,

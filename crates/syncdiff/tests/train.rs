@@ -88,6 +88,7 @@ impl Stage {
                 command.args(["--latents", text(&self.path("latents"))]);
                 command.args(["--offsets", text(&self.path("speech/offsets.tsv"))]);
             }
+            "speech" => drop(command.args(["--moonshine", text(&root().join("models/lite/model.safetensors"))])),
             "wav2lip" => drop(command.args(["--syncnet", text(&self.trained("syncnet"))])),
             _ => {}
         }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+#[path = "../../src/adamw.rs"]
+mod adamw;
 #[path = "../../src/attention.rs"]
 mod attention;
 #[path = "../../src/conv/mod.rs"]

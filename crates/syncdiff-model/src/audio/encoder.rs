@@ -12,7 +12,7 @@ use burn::tensor::{Bool, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::audio::encoder_layer::{EncoderLayer, bert_linear};
-use crate::audio::filterbank::{FEATURES_PER_ROW, SpeechRow, rows_to_tensor};
+use crate::audio::filterbank::FEATURES_PER_ROW;
 use crate::audio::positional::PositionalConv;
 use crate::error::{ModelError, ModelResult};
 use crate::weights::Remap;
@@ -21,6 +21,9 @@ use crate::weights::Remap;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AudioEncoderConfig {
+    /// Width of the rows that it is given: the filter bank's where absent.
+    #[serde(default = "filter_bank", skip_serializing_if = "is_filter_bank")]
+    pub input_dim: usize,
     /// Width.
     pub dim: usize,
     /// Number of layers.
@@ -44,6 +47,14 @@ pub struct AudioEncoderConfig {
     pub final_norm: bool,
 }
 
+const fn filter_bank() -> usize {
+    FEATURES_PER_ROW
+}
+
+fn is_filter_bank(width: &usize) -> bool {
+    *width == FEATURES_PER_ROW
+}
+
 const fn applied() -> bool {
     true
 }
@@ -52,6 +63,7 @@ impl AudioEncoderConfig {
     /// AV-HuBERT base with the paper's nine frozen layers: 91,039,616 parameters.
     pub fn base() -> Self {
         Self {
+            input_dim: FEATURES_PER_ROW,
             dim: 768,
             num_layers: 12,
             num_heads: 12,
@@ -78,6 +90,7 @@ impl AudioEncoderConfig {
             Err(ModelError::parameter("audio encoder", name, value, allowed))
         };
         let sizes = [
+            ("input_dim", self.input_dim),
             ("dim", self.dim),
             ("num_layers", self.num_layers),
             ("num_heads", self.num_heads),
@@ -111,7 +124,7 @@ impl AudioEncoderConfig {
         self.check()?;
         let layer = |_| EncoderLayer::new(self.dim, self.num_heads, self.feed_forward_dim, self.dropout, device);
         let encoder = AudioEncoder {
-            front_end: bert_linear(FEATURES_PER_ROW, self.dim, device),
+            front_end: bert_linear(self.input_dim, self.dim, device),
             fusion_norm: LayerNormConfig::new(2 * self.dim).init(device),
             fusion: bert_linear(2 * self.dim, self.dim, device),
             position: PositionalConv::new(self.dim, self.position_kernel, self.position_groups, device),
@@ -177,8 +190,8 @@ impl AudioEncoder {
     ///
     /// # Shapes
     /// rows [time, 104] -> [time, dim]
-    pub fn encode(&self, rows: &[SpeechRow], device: &Device) -> Tensor<2> {
-        self.forward(rows_to_tensor(rows, device).unsqueeze(), None).squeeze_dim(0)
+    pub fn encode(&self, rows: Tensor<2>) -> Tensor<2> {
+        self.forward(rows.unsqueeze(), None).squeeze_dim(0)
     }
 
     /// Encodes a batch; `lengths` are the rows that are not padding, and what is returned beyond them means nothing.
@@ -297,6 +310,7 @@ mod tests {
 
     fn tiny(num_frozen_layers: usize) -> AudioEncoderConfig {
         AudioEncoderConfig {
+            input_dim: FEATURES_PER_ROW,
             dim: 16,
             num_layers: 3,
             num_heads: 2,

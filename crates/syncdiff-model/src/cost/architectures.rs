@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use serde::Serialize;
 
-use crate::audio::AudioNet;
+use crate::audio::{AudioNet, Moonshine};
 use crate::autoencoder::{AutoencoderConfig, PatchDiscriminator};
 use crate::baselines::difftalk::DiffTalkCondition;
 use crate::baselines::wav2lip::{ColourSyncNet, Wav2LipDiscriminator, Wav2LipGenerator};
@@ -112,7 +112,11 @@ pub fn preset_parts(config: &LipSyncConfig) -> [Architecture; 3] {
     let bottleneck = config.priors.bottleneck_cost(config.autoencoder.z_channels, side);
     let denoiser = evaluation.times(evaluations * if guided { 2 } else { 1 }) + bottleneck;
     let twice = if guided { ", with and without speech" } else { "" };
-    let speech = a_row(config.audio.cost(UTTERANCE_ROWS)) + config.conditioning.cost();
+    let heard = match config.moonshine_layers {
+        0 => Cost::default(),
+        layers => Moonshine::cost(layers, UTTERANCE_ROWS),
+    };
+    let speech = a_row(heard + config.audio.cost(UTTERANCE_ROWS)) + config.conditioning.cost();
     [
         named(
             "autoencoder",

@@ -1,9 +1,10 @@
 //! Cost of what listens and of what reads lips.
 
 use crate::audio::audio_net::{NUM_CHARACTERS, NUM_LOGIT_ROWS};
-use crate::audio::filterbank::FEATURES_PER_ROW;
+use crate::audio::filterbank::SAMPLES_PER_ROW;
+use crate::audio::moonshine::{CONVS, DIM, FEED_FORWARD, HOP};
 use crate::audio::temporal_filter::CHANNELS as FILTER_CHANNELS;
-use crate::audio::{AudioEncoderConfig, AudioNet, ConditioningConfig, ConditioningTokens, TemporalFilter};
+use crate::audio::{AudioEncoderConfig, AudioNet, ConditioningConfig, ConditioningTokens, Moonshine, TemporalFilter};
 use crate::cost::{Cost, Meter};
 use crate::nn::conv_norm::ConvShape;
 use crate::reader::{DecoderConfig, LipReaderConfig};
@@ -18,7 +19,7 @@ fn conv1d(input: usize, output: usize, kernel: usize, rows: usize) -> Cost {
 impl AudioEncoderConfig {
     /// One utterance of `rows` rows (25 a second), without video.
     pub fn cost(&self, rows: usize) -> Cost {
-        Cost::linear(FEATURES_PER_ROW, self.dim, rows) + self.fused_cost(rows)
+        Cost::linear(self.input_dim, self.dim, rows) + self.fused_cost(rows)
     }
 
     /// The same from the two halves on: sound and sight cost equal here.
@@ -33,6 +34,21 @@ impl AudioEncoderConfig {
         let layer = Cost::norm(dim) + attention + Cost::norm(dim) + feed_forward;
         let layers = (0..self.num_layers).map(|_| layer).sum::<Cost>();
         fusion + position + lengths + layers + Cost::norm(dim)
+    }
+}
+
+impl Moonshine {
+    /// The first `num_layers` layers over `rows` rows.
+    pub fn cost(num_layers: usize, rows: usize) -> Cost {
+        let times = rows * SAMPLES_PER_ROW / HOP;
+        let stem = conv1d(1, DIM, CONVS[0].0, 6 * times) + conv1d(DIM, 2 * DIM, CONVS[1].0, 2 * times);
+        let stem = stem + conv1d(2 * DIM, DIM, CONVS[2].0, times) + Cost::norm(DIM);
+        let attention = Cost::plain_linear(DIM, 4 * DIM, times) + Cost::attention(times, times, DIM);
+        let feed_forward = Cost::linear(DIM, FEED_FORWARD, times) + Cost::linear(FEED_FORWARD, DIM, times);
+        let layer = attention + feed_forward + Cost::values(2 * DIM);
+        let cost = stem + (0..num_layers).map(|_| layer).sum::<Cost>() + Cost::values(DIM);
+        // Its first convolution has no bias.
+        Cost { parameters: cost.parameters - DIM as u64, ..cost }
     }
 }
 
@@ -136,7 +152,7 @@ impl LipReaderConfig {
     /// The lips of `rows` frames to as many rows.
     pub fn encoder_cost(&self, rows: usize) -> Cost {
         let dim = self.encoder.dim;
-        let deaf = Cost::linear(FEATURES_PER_ROW, dim, 0);
+        let deaf = Cost::linear(self.encoder.input_dim, dim, 0);
         VideoFrontEnd::cost(dim).times(rows) + deaf + self.encoder.fused_cost(rows)
     }
 }
@@ -153,6 +169,7 @@ mod tests {
         let base = AudioEncoderConfig::base();
         assert_eq!(base.cost(1).parameters, 91_039_616);
         assert_eq!(AudioEncoderConfig::large().cost(1).parameters, 312_910_976);
+        assert_eq!(Moonshine::cost(6, 1).parameters, 7_681_248);
         assert_eq!(VideoFrontEnd::cost(768).parameters, 11_580_672);
         assert_eq!(LipReaderConfig::base(1000).encoder_cost(1).parameters, 102_620_288);
         assert_eq!(LipReaderConfig::large(1000).encoder_cost(1).parameters, 324_622_976);
@@ -180,6 +197,7 @@ mod tests {
             + (9 * 64 * 128 + 64 * 128 + 3 * 9 * 128 * 128) * 11 * 11
             + (9 * 128 * 256 + 128 * 256 + 3 * 9 * 256 * 256) * 6 * 6
             + (9 * 256 * 512 + 256 * 512 + 3 * 9 * 512 * 512) * 3 * 3;
+        assert_eq!(Moonshine::cost(6, 1).parameters, 7_681_248);
         assert_eq!(VideoFrontEnd::cost(768).macs, 5 * 49 * 64 * 44 * 44 + trunk + 512 * 768);
     }
 

@@ -30,6 +30,8 @@ pub struct SyncScore {
     pub offset_frames: i32,
     /// LSE-D: the smallest mean distance over all shifts.
     pub distance: f64,
+    /// The mean distance of lips and sound as they are: it grows with the shift between them, where LSE-D finds it.
+    pub distance_unmoved: f64,
     /// LSE-C: median minus smallest mean distance.
     pub confidence: f64,
 }
@@ -80,6 +82,7 @@ impl SyncDistances {
         SyncScore {
             offset_frames: MAX_SHIFT as i32 - best as i32,
             distance,
+            distance_unmoved: self.mean[MAX_SHIFT],
             confidence: sorted[NUM_SHIFTS / 2] - distance,
         }
     }
@@ -110,6 +113,8 @@ mod tests {
             let score = SyncDistances::between(&lip, &rows(40, late_by), 8).unwrap().score();
             assert_eq!(score.offset_frames, -late_by);
             assert!(score.confidence > 0.0);
+            let moved = score.distance_unmoved > score.distance;
+            assert_eq!(moved, late_by != 0, "{score:?}");
         }
     }
 

@@ -11,7 +11,7 @@ use syncdiff_model::unet::UNetConfig;
 
 /// `lite` for crops of 32 pixels, in two steps.
 pub(crate) fn lip_sync() -> LipSyncConfig {
-    let lite = LipSyncConfig::lite();
+    let lite = LipSyncConfig::lite().hearing(0);
     LipSyncConfig {
         name: "tiny".into(),
         crop_size: 32,
@@ -32,7 +32,7 @@ pub(crate) fn audio() -> AudioEncoderConfig {
         feed_forward_dim: 32,
         position_kernel: 8,
         position_groups: 2,
-        ..LipSyncConfig::lite().audio
+        ..LipSyncConfig::lite().hearing(0).audio
     }
 }
 

@@ -4,9 +4,8 @@
 //! SyncDiff, table 6: the last layers of AV-HuBERT learn with the denoiser, the first ones are frozen.
 
 use super::{Batch, DenoiserStage, DiffusionTask, Pick};
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use syncdiff_model::audio::filterbank::rows_to_tensor;
-use syncdiff_model::audio::{AudioEncoder, FEATURES_PER_ROW};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use syncdiff_model::audio::AudioEncoder;
 
 impl DiffusionTask<'_> {
     /// A batch with its windows of speech: those kept with the clips, or those that the model's own encoder makes now.
@@ -23,14 +22,15 @@ impl DiffusionTask<'_> {
     /// # Shapes
     /// -> [picks, window, dim]
     fn encoded_windows(&self, encoder: &AudioEncoder, picks: &[Pick<'_>], device: &Device) -> Tensor<3> {
-        let lengths: Vec<usize> = picks.iter().map(|pick| pick.clip.rows.len()).collect();
+        let width = self.sizes.row;
+        let lengths: Vec<usize> = picks.iter().map(|pick| pick.clip.rows.len() / width).collect();
         let time = lengths.iter().copied().max().unwrap_or(0);
-        let mut rows = Vec::with_capacity(picks.len() * time);
+        let mut rows = Vec::with_capacity(picks.len() * time * width);
         for pick in picks {
             rows.extend_from_slice(&pick.clip.rows);
-            rows.resize(rows.len() + time - pick.clip.rows.len(), [0.0; FEATURES_PER_ROW]);
+            rows.resize(rows.len() + time * width - pick.clip.rows.len(), 0.0);
         }
-        let rows = rows_to_tensor(&rows, device).reshape([picks.len(), time, FEATURES_PER_ROW]);
+        let rows = Tensor::from_data(TensorData::new(rows, [picks.len(), time, width]), (device, DType::F32));
         let encoded = encoder.forward(rows, Some(&lengths));
         let (dim, window) = (encoded.dims()[2], self.sizes.window);
         // One zero row behind all utterances serves what is not heard.

@@ -21,7 +21,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use syncdiff_model::audio::{AudioEncoder, Conditioner, SpeechRow};
+use syncdiff_model::audio::{AudioEncoder, Conditioner};
 use syncdiff_model::denoiser::PriorConfig;
 use syncdiff_model::denoiser::{LatentDenoiser, VisualPriors};
 use syncdiff_model::diffusion::{
@@ -38,8 +38,8 @@ pub struct LatentClip {
     pub masked: Vec<u16>,
     /// Encoded speech, [frames, dim]; empty where the encoder learns.
     pub speech: Vec<f32>,
-    /// What the encoder hears, a row for each frame, where it learns; else empty.
-    pub rows: Vec<SpeechRow>,
+    /// What the encoder hears, [frames, row], where it learns; else empty.
+    pub rows: Vec<f32>,
     /// Frames by which the picture lags behind the sound.
     pub offset: isize,
     /// Whether the frame has a face.
@@ -139,6 +139,8 @@ pub struct Sizes {
     pub side: usize,
     /// Width of the encoded speech.
     pub speech: usize,
+    /// Width of what the encoder hears.
+    pub row: usize,
     /// Rows of encoded speech around a frame.
     pub window: usize,
     /// Previous frames that the denoiser sees.
@@ -278,7 +280,7 @@ impl DiffusionTask<'_> {
     }
 
     fn gather(&self, picks: &[Pick<'_>], first: u64, device: &Device) -> Batch {
-        let Sizes { channels, side, speech, window, previous_frames } = self.sizes;
+        let Sizes { channels, side, speech, window, previous_frames, .. } = self.sizes;
         let len = channels * side * side;
         let latents = |choose: &dyn Fn(&Pick<'_>) -> (usize, bool)| {
             let mut values = Vec::with_capacity(picks.len() * len);

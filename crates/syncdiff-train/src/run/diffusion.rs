@@ -8,11 +8,11 @@ use crate::error::{TrainError, TrainResult};
 use crate::exchange::Partners;
 use crate::images::to_tensor;
 use crate::speech::read_offsets;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use syncdiff_data::{Clip, Frame, KeepMask, KeepMaskKind, LatentKey, LatentStore, LatentType};
-use syncdiff_model::audio::{AudioEncoder, AudioEncoderConfig, Conditioner, speech_rows};
+use syncdiff_model::audio::{AudioEncoder, AudioEncoderConfig, Conditioner};
 use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::denoiser::LatentDenoiser;
 use syncdiff_model::diffusion::Schedule;
@@ -85,7 +85,11 @@ pub fn diffusion(
         SpeechFeatures::Encoder => Some(load_encoder(&model_config.audio, plain)?),
         SpeechFeatures::FilterBank => None,
     };
-    let listener = SpeechEncoder { audio: listener, conditioner: model_config.conditioning.init(plain)? };
+    let moonshine = match model_config.moonshine_layers {
+        0 => None,
+        layers => Some(speech::moonshine(files.speech, layers, plain)?),
+    };
+    let listener = SpeechEncoder { moonshine, audio: listener, conditioner: model_config.conditioning.init(plain)? };
     let learns = config.model.as_ref().is_some_and(|changes| changes.encoder_learns(&model_config));
     let judge = files.syncnet.map(|path| OwnSyncNet::load(path, plain)).transpose()?;
     let encoder = ClipEncoder {
@@ -129,7 +133,8 @@ pub fn diffusion(
     let folder = inputs.folder.join(MODEL_FOLDER);
     let Some(trained) = inputs.train(&task, stage, partners, report)? else { return Ok(folder) };
     let audio = trained.shadow.audio.or_else(|| listener.audio.clone());
-    let speech = SpeechEncoder { audio, conditioner: trained.shadow.conditioner };
+    let speech =
+        SpeechEncoder { moonshine: listener.moonshine.clone(), audio, conditioner: trained.shadow.conditioner };
     let model = LipSync::from_parts(model_config, first_stage.clone(), trained.shadow.denoiser, speech, plain)?;
     let changes = config.model.as_ref().map(toml::to_string).transpose().unwrap_or_default().unwrap_or_default();
     let changes =
@@ -301,6 +306,7 @@ impl ClipEncoder<'_> {
                 channels: config.autoencoder.z_channels,
                 side,
                 speech: config.speech_dim(),
+                row: config.row_width(),
                 window: config.conditioning.window,
                 previous_frames: config.priors.pose_frames,
             },
@@ -339,13 +345,13 @@ impl ClipEncoder<'_> {
                 }
                 Ok(bits)
             };
-            let rows = speech_rows(clip.speech(), clip.num_frames());
+            let rows = self.listener.rows(clip.speech(), clip.num_frames(), self.device);
+            let values = |rows: Tensor<2>| -> Vec<f32> {
+                rows.into_data().convert::<f32>().try_into_vec().expect("converted to f32")
+            };
             let (speech, rows) = match self.encoder_learns {
-                true => (Vec::new(), rows),
-                false => {
-                    let encoded = self.listener.encode(&rows, self.device).into_data().convert::<f32>();
-                    (encoded.try_into_vec().expect("converted to f32"), Vec::new())
-                }
+                true => (Vec::new(), values(rows)),
+                false => (values(self.listener.encode(rows)), Vec::new()),
             };
             clips.push(LatentClip {
                 frames: plane("target")?,

@@ -20,7 +20,7 @@ pub use autoencoder::{AUTOENCODER_FILE, autoencoder};
 pub use config::{DataSettings, RunConfig};
 pub use diffusion::{DiffusionFiles, MODEL_FOLDER, diffusion};
 pub use plan::{RunPlan, Stage, plan};
-pub use speech::{OFFSETS_FILE, SPEECH_FILE, speech};
+pub use speech::{OFFSETS_FILE, SPEECH_FILE, SpeechFiles, speech};
 pub use student::{StudentFiles, student};
 pub use syncnet::{SYNCNET_FILE, SyncNetFiles, syncnet};
 pub use variant::{FeaturesName, ModelChanges, PriorsName};

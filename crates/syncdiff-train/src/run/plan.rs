@@ -93,6 +93,7 @@ fn per_sample(stage: Stage, config: &RunConfig, length: usize) -> TrainResult<Co
         Stage::Autoencoder => model.autoencoder.cost(config.part("autoencoder", &config.autoencoder)?.window, 1, 1),
         Stage::Speech => {
             config.part("speech", &config.speech)?;
+            // Moonshine does not learn: it is passed through once, not three times; counted as if it did not cost.
             model.audio.cost(length)
         }
         Stage::Diffusion => {

@@ -98,7 +98,7 @@ pub fn student(
     let Some(trained) = inputs.train(&task, learns, partners, report)? else { return Ok(folder) };
 
     let DenoiserStage { denoiser, conditioner, .. } = trained.shadow.student;
-    let speech = SpeechEncoder { audio: teacher.speech.audio, conditioner };
+    let speech = SpeechEncoder { conditioner, ..teacher.speech };
     let result = LipSyncConfig {
         name: format!("{}-student", config.preset),
         sampler: STUDENT_SAMPLER,

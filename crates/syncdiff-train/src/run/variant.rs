@@ -70,6 +70,9 @@ pub struct ModelChanges {
     /// What the conditioner is given of the speech.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub features: Option<FeaturesName>,
+    /// Layers of Moonshine that hear the sound before the speech encoder; 0 gives it the filter bank.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moonshine_layers: Option<usize>,
     /// Audio tokens that cross-attention sees. 1 is the paper's filtered row; more are rows of a window of that size
     /// (one row fewer with the temporal filter, whose row is the last token).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,6 +94,7 @@ impl ModelChanges {
             previous_frames: self.previous_frames.or(base.previous_frames),
             previous_channels: self.previous_channels.or(base.previous_channels),
             features: self.features.or(base.features),
+            moonshine_layers: self.moonshine_layers.or(base.moonshine_layers),
             tokens: self.tokens.or(base.tokens),
             temporal_filter: self.temporal_filter.or(base.temporal_filter),
             frozen_layers: self.frozen_layers.or(base.frozen_layers),
@@ -143,9 +147,22 @@ impl ModelChanges {
                                speech encoder, or \"encoder\"";
                 return refused("model.features", "deep_speech", allowed.to_owned());
             }
-            Some(FeaturesName::FilterBank) => config.features = SpeechFeatures::FilterBank,
+            Some(FeaturesName::FilterBank) => {
+                config.features = SpeechFeatures::FilterBank;
+                *config = config.clone().hearing(0);
+            }
             Some(FeaturesName::Encoder) => config.features = SpeechFeatures::Encoder,
             None => {}
+        }
+        if let Some(layers) = self.moonshine_layers {
+            if config.features != SpeechFeatures::Encoder && layers > 0 {
+                return refused(
+                    "model.moonshine_layers",
+                    layers,
+                    "0 for a model that hears the filter bank".to_owned(),
+                );
+            }
+            *config = config.clone().hearing(layers);
         }
         let width = config.speech_dim();
         (config.unet.context_dim, config.conditioning.dim) = (width, width);
@@ -250,6 +267,8 @@ mod tests {
             ("priors = 'PRV'\nprevious_frames = 0", "RND sees no previous"),
             ("previous_channels = 4", "0 to 3"),
             ("frozen_layers = 5", "0 to 4"),
+            ("moonshine_layers = 7", "1 to 6"),
+            ("features = 'filter_bank'\nmoonshine_layers = 2", "filter bank"),
             ("features = 'filter_bank'\nfrozen_layers = 1", "a speech encoder"),
         ] {
             let error = changed(text).unwrap_err().to_string();

@@ -18,11 +18,14 @@ pub struct SpeechAugmentation {
     pub noise: f64,
     /// Largest tilt and bend of the log bands: a random smooth equaliser.
     pub equaliser: f32,
-    /// Largest relative move of the bands along the frequency axis.
+    /// Largest relative move of the bands along the frequency axis; of the filter bank alone.
     pub warp: f32,
     /// Largest relative change of pace, of sound and lips together.
     pub speed: f32,
 }
+
+/// Weight of the sample before, in a waveform's tilt: up to 14 dB between the lowest and the highest frequency.
+const LARGEST_TILT: f32 = 0.67;
 
 /// Features of an utterance as it is, [frames * features].
 pub(super) fn plain_features(samples: &[i16], frames: usize) -> Vec<f32> {
@@ -59,6 +62,16 @@ impl SpeechAugmentation {
         rows.iter_mut().for_each(normalise);
         rows.resize(frames, [0.0; FEATURES_PER_ROW]);
         rows.into_iter().flatten().collect()
+    }
+
+    /// A changed utterance as a waveform: noise, and a tilt of the spectrum in place of the equaliser.
+    pub(super) fn waveform(&self, samples: &[i16], random: &mut ChaCha8Rng) -> Vec<i16> {
+        let noisy = random.random_bool(self.noise);
+        let samples = if noisy { Cow::Owned(with_noise(samples, random)) } else { Cow::Borrowed(samples) };
+        let tilt = random.random_range(-1.0..1.0f32) * LARGEST_TILT * self.equaliser.min(1.0);
+        let before = std::iter::once(&0).chain(samples.iter());
+        let tilted = before.zip(samples.iter()).map(|(a, b)| f32::from(*b) + tilt * f32::from(*a));
+        tilted.map(|sample| sample.clamp(-32768.0, 32767.0) as i16).collect()
     }
 
     /// The clip at another pace.
@@ -124,6 +137,14 @@ mod tests {
         assert_eq!((plain.len(), changed.len()), (10 * FEATURES_PER_ROW, 10 * FEATURES_PER_ROW));
         assert!(changed.iter().all(|v| v.is_finite()) && changed != plain);
         assert_eq!(SpeechAugmentation::NONE.features(&samples, 10, &mut random), plain);
+    }
+
+    #[test]
+    fn a_waveform_changes_but_not_its_length() {
+        let (samples, mut random) = (tone(), ChaCha8Rng::seed_from_u64(2));
+        let changed = ALL.waveform(&samples, &mut random);
+        assert!(changed.len() == samples.len() && changed != samples);
+        assert_eq!(SpeechAugmentation::NONE.waveform(&samples, &mut random), samples);
     }
 
     #[test]

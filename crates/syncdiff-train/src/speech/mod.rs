@@ -25,7 +25,9 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::ops::Range;
-use syncdiff_model::audio::{AudioEncoder, AudioEncoderConfig, FEATURES_PER_ROW, SAMPLES_PER_ROW};
+use syncdiff_model::audio::{
+    AudioEncoder, AudioEncoderConfig, FEATURES_PER_ROW, Moonshine, SAMPLES_PER_ROW, moonshine,
+};
 use syncdiff_model::weights::TensorMap;
 
 /// Values of a lip shape: x and y of 40 landmarks, then the opening.
@@ -111,6 +113,8 @@ pub struct SpeechTask<'a> {
     pub seed: u64,
     /// Where tensors live.
     pub device: Device,
+    /// What hears the sound before the encoder, frozen; none where that is the filter bank.
+    pub moonshine: Option<Moonshine>,
     /// Training clips.
     pub clips: &'a [SpeechClip],
     /// Held-out clips.
@@ -133,18 +137,27 @@ impl SpeechTask<'_> {
     fn sounds(&self, clips: &[Cow<'_, SpeechClip>], mut random: Option<&mut ChaCha8Rng>, device: &Device) -> Sounds {
         let lengths: Vec<usize> = clips.iter().map(|clip| num_rows(clip)).collect();
         let time = *lengths.iter().max().expect("at least one clip");
-        let mut rows = Vec::with_capacity(clips.len() * time * FEATURES_PER_ROW);
+        let width = self.moonshine.as_ref().map_or(FEATURES_PER_ROW, |_| moonshine::ROW_WIDTH);
+        let mut rows = Vec::with_capacity(clips.len() * time * width);
         for (clip, &length) in clips.iter().zip(&lengths) {
             let samples = &clip.samples[..(length * SAMPLES_PER_ROW).min(clip.samples.len())];
-            let mut part = match random.as_deref_mut() {
-                Some(random) => self.settings.augment.features(samples, length, random),
-                None => augment::plain_features(samples, length),
+            let augment = &self.settings.augment;
+            let mut part = match (&self.moonshine, random.as_deref_mut()) {
+                (Some(net), Some(random)) => self.heard(net, &augment.waveform(samples, random), length),
+                (Some(net), None) => self.heard(net, samples, length),
+                (None, Some(random)) => augment.features(samples, length, random),
+                (None, None) => augment::plain_features(samples, length),
             };
-            part.resize(time * FEATURES_PER_ROW, 0.0);
+            part.resize(time * width, 0.0);
             rows.extend(part);
         }
-        let rows = TensorData::new(rows, [clips.len(), time, FEATURES_PER_ROW]);
+        let rows = TensorData::new(rows, [clips.len(), time, width]);
         Sounds { rows: Tensor::from_data(rows, (device, DType::F32)), lengths, time }
+    }
+
+    fn heard(&self, net: &Moonshine, samples: &[i16], frames: usize) -> Vec<f32> {
+        let rows = net.rows(samples, frames, &self.device.clone().inner());
+        rows.into_data().convert::<f32>().try_into_vec().expect("converted to f32")
     }
 
     /// Some clips of a step, and how they sound.

@@ -12,7 +12,7 @@ use syncdiff_data::Dataset;
 use syncdiff_media::process::Companion;
 use syncdiff_model::cost::architectures::short;
 use syncdiff_train::run::{
-    self, DiffusionFiles, RunConfig, RunInputs, RunPlan, Stage, StudentFiles, SyncNetFiles, Wav2LipFiles,
+    self, DiffusionFiles, RunConfig, RunInputs, RunPlan, SpeechFiles, Stage, StudentFiles, SyncNetFiles, Wav2LipFiles,
 };
 use syncdiff_train::{Share, Stats};
 
@@ -39,6 +39,9 @@ pub(crate) enum TrainCommand {
     Speech {
         #[command(flatten)]
         run: RunArgs,
+        /// Weights of Moonshine, through which `lite` hears: the published file, or models/lite/model.safetensors
+        #[arg(long, value_name = "FILE")]
+        moonshine: Option<PathBuf>,
         /// Start from these weights instead of random ones
         #[arg(long, value_name = "FILE")]
         init_from: Option<PathBuf>,
@@ -228,7 +231,10 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
     };
     let result: PathBuf = match command {
         TrainCommand::Autoencoder { init_from, .. } => run::autoencoder(&inputs, init_from.as_deref(), &mut report)?,
-        TrainCommand::Speech { init_from, .. } => run::speech(&inputs, init_from.as_deref(), &mut report)?,
+        TrainCommand::Speech { moonshine, init_from, .. } => {
+            let files = SpeechFiles { moonshine: moonshine.as_deref(), init_from: init_from.as_deref() };
+            run::speech(&inputs, &files, &mut report)?
+        }
         TrainCommand::Diffusion {
             autoencoder, speech, offsets, latents, licence, init_from, syncnet, lpips, ..
         } => {

@@ -32,7 +32,7 @@ pub(crate) fn tiny_model() -> &'static Path {
 }
 
 fn tiny_config() -> LipSyncConfig {
-    let mut config = LipSyncConfig::lite();
+    let mut config = LipSyncConfig::lite().hearing(0);
     config.name = "tiny".into();
     config.crop_size = 64;
     config.autoencoder.ch = 8;

@@ -16,7 +16,6 @@ use syncdiff_data::{Clip, ClipEntry, ClipFilter, Frame};
 use syncdiff_eval::bootstrap;
 use syncdiff_face::KeepMask;
 use syncdiff_model::LipSync;
-use syncdiff_model::audio::speech_rows;
 use syncdiff_model::denoiser::VisualPriors;
 use syncdiff_model::diffusion::{NoiseKey, NoiseUse, Schedule, normal_batch};
 use syncdiff_model::generate::rgb_to_tensor;
@@ -162,8 +161,8 @@ fn middle(model: &LipSync, asked: &Asked) -> Outcome<Vec<f32>> {
         identity: latent(asked.identity.0.frame(asked.identity.1)),
         pose: vec![pose; config.priors.pose_frames],
     };
-    let rows = speech_rows(asked.clip.speech(), asked.clip.num_frames());
-    let tokens = model.speech.conditioner.tokens_of_frames(model.speech.encode(&rows, device), &[asked.target]);
+    let rows = model.speech.rows(asked.clip.speech(), asked.clip.num_frames(), device);
+    let tokens = model.speech.conditioner.tokens_of_frames(model.speech.encode(rows), &[asked.target]);
     let side = config.latent_size();
     let key = NoiseKey { seed: 0, noise_use: NoiseUse::Training, index: 0, step: 0 };
     let noise = normal_batch(&[key], [config.autoencoder.z_channels, side, side], device);
