@@ -37,6 +37,64 @@ pub(crate) fn window(picture: &[u8], side: usize, top: usize, left: usize, size:
     out
 }
 
+/// How the mouths of one clip are cut: all alike, as cameras do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct View {
+    /// Move of the window in its own pixels.
+    pub(crate) shift: [f32; 2],
+    /// Size of the window relative to the normal one.
+    pub(crate) zoom: f32,
+    /// Left is right.
+    pub(crate) mirrored: bool,
+}
+
+impl View {
+    /// As it is.
+    pub(crate) const PLAIN: Self = Self { shift: [0.0; 2], zoom: 1.0, mirrored: false };
+}
+
+/// A square part of an aligned crop, in parts of its side.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Area {
+    pub(crate) left: f64,
+    pub(crate) top: f64,
+    pub(crate) side: f64,
+}
+
+impl Area {
+    /// This part of a crop, bilinear: RGB, [size, size, 3].
+    pub(crate) fn cut(&self, crop: &[u8], side: usize, size: usize, view: View) -> Vec<u8> {
+        let step = (side as f64 * self.side / size as f64) as f32;
+        let half = size as f32 / 2.0;
+        // Pixel centres lie at integers.
+        let line = |from: f64, shift: f32| -> Vec<(usize, usize, f32)> {
+            let centre = (side as f64 * (from + self.side / 2.0)) as f32 - 0.5;
+            let last = (side - 1) as f32;
+            let at = |i: usize| {
+                let x = (centre + ((i as f32 + 0.5 - half) * view.zoom + shift) * step).clamp(0.0, last);
+                (x as usize, (x as usize + 1).min(side - 1), x.fract())
+            };
+            (0..size).map(at).collect()
+        };
+        let (mut columns, lines) = (line(self.left, view.shift[0]), line(self.top, view.shift[1]));
+        if view.mirrored {
+            columns.reverse();
+        }
+        let mut out = Vec::with_capacity(size * size * 3);
+        for (top, bottom, down) in lines {
+            for (left, right, across) in &columns {
+                for c in 0..3 {
+                    let at = |y: usize, x: usize| f32::from(crop[(y * side + x) * 3 + c]);
+                    let upper = at(top, *left) * (1.0 - across) + at(top, *right) * across;
+                    let lower = at(bottom, *left) * (1.0 - across) + at(bottom, *right) * across;
+                    out.push((upper * (1.0 - down) + lower * down + 0.5) as u8);
+                }
+            }
+        }
+        out
+    }
+}
+
 /// Peak signal-to-noise ratio of two tensors in [-1, 1], in dB.
 pub(crate) fn psnr(a: Tensor<4>, b: Tensor<4>) -> f32 {
     let mse = (a.clamp(-1.0, 1.0) - b).powi_scalar(2).mean().into_scalar::<f32>();

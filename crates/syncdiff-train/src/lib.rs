@@ -13,6 +13,7 @@ mod exchange;
 mod gradients;
 mod images;
 mod options;
+mod pretrain;
 pub mod run;
 mod seeds;
 mod speech;
@@ -29,6 +30,7 @@ pub use diffusion::{
 pub use error::{TrainError, TrainResult};
 pub use exchange::{Partners, Share};
 pub use options::TrainOptions;
+pub use pretrain::{PretrainTask, PretrainTraining, Pretrainee, SoundClusters};
 pub use speech::{
     ClipOffset, LIP_VALUES, LipReader, SpeechAugmentation, SpeechClip, SpeechTask, SpeechTraining, read_offsets,
     write_offsets,

@@ -23,10 +23,10 @@ use syncdiff_model::unet::UNetConfig;
 use syncdiff_model::weights::{Remap, module_tensors};
 use syncdiff_train::{
     AutoencoderTask, AutoencoderTraining, DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets,
-    EstimateTraining, FrameSource, LIP_VALUES, LatentClip, LipReader, Shard, Sizes, SpeechAugmentation, SpeechClip,
-    SpeechTask, SpeechTraining, Stats, StepLoss, StudentStage, StudentTask, StudentTraining, SyncNetTask,
-    SyncNetTrainee, SyncNetTraining, TalkingClip, Task, TrainError, TrainOptions, TrainResult, Wav2LipTask,
-    Wav2LipTrainee, Wav2LipTraining, train,
+    EstimateTraining, FrameSource, LIP_VALUES, LatentClip, LipReader, PretrainTask, PretrainTraining, Pretrainee,
+    Shard, Sizes, SoundClusters, SpeechAugmentation, SpeechClip, SpeechTask, SpeechTraining, Stats, StepLoss,
+    StudentStage, StudentTask, StudentTraining, SyncNetTask, SyncNetTrainee, SyncNetTraining, TalkingClip, Task,
+    TrainError, TrainOptions, TrainResult, Wav2LipTask, Wav2LipTrainee, Wav2LipTraining, train,
 };
 
 /// The tensor library has one random generator for the whole process: tests that draw from it take turns.
@@ -239,6 +239,49 @@ fn syncnet_task(device: &Device, clips: &'static Vec<TalkingClip>) -> (SyncNetTa
     (SyncNetTask::new(settings, 2, 5, device, clips, clips).unwrap(), model)
 }
 
+const PRETRAINING: PretrainTraining = PretrainTraining {
+    clusters: 6,
+    cluster_layer: 2,
+    max_frames: 30,
+    audio_mask: 0.8,
+    audio_span: 10,
+    video_mask: 0.3,
+    video_span: 5,
+    modality_dropout: 0.5,
+    audio_dropout: 0.5,
+    unmasked_weight: 0.1,
+    shift: 2.0,
+    augment: SpeechAugmentation { noise: 0.3, equaliser: 0.2, warp: 0.05, speed: 0.0 },
+};
+
+fn pretrain_config(dropout: f64) -> AudioEncoderConfig {
+    AudioEncoderConfig {
+        input_dim: FEATURES_PER_ROW,
+        dim: 32,
+        num_layers: 2,
+        num_heads: 2,
+        feed_forward_dim: 64,
+        position_kernel: 8,
+        position_groups: 2,
+        dropout,
+        num_frozen_layers: 0,
+        final_norm: true,
+    }
+}
+
+fn pretrain_task(
+    device: &Device,
+    clips: &'static Vec<TalkingClip>,
+    settings: PretrainTraining,
+    dropout: f64,
+) -> (PretrainTask<'static>, Pretrainee) {
+    let clusters = SoundClusters::of_cepstra(settings.clusters, 5, clips, clips).unwrap();
+    let device = device.clone().autodiff();
+    device.seed(5);
+    let model = Pretrainee::new(&pretrain_config(dropout), clusters.count, &device).unwrap();
+    (PretrainTask::new(settings, 2, 5, device, (clips, clips), clusters).unwrap(), model)
+}
+
 fn wav2lip_task(device: &Device, adversarial_weight: f64) -> (Wav2LipTask<'static>, Wav2LipTrainee) {
     let device = device.clone().autodiff();
     device.seed(5);
@@ -351,6 +394,49 @@ fn syncnet_resume_is_exact() {
         let (task, model) = syncnet_task(&device, clips);
         (Box::new(task), model)
     });
+}
+
+#[test]
+fn pretrain_resume_is_exact() {
+    let _turn = turn();
+    let (device, clips) = (Device::flex(), talking_clips(2));
+    assert_exact_resume(|| {
+        let (task, model) = pretrain_task(&device, clips, PRETRAINING, 0.1);
+        (Box::new(task), model)
+    });
+}
+
+/// Clusters of cepstra and of a network's layer: the same each time, and through their file; and what cannot be.
+#[test]
+fn clusters_of_sounds_are_found_again_and_survive_their_file() {
+    let _turn = turn();
+    let (device, clips, folder) = (Device::flex(), talking_clips(2), tempfile::tempdir().unwrap());
+    device.seed(7);
+    let net = Pretrainee::new(&pretrain_config(0.1), 3, &device).unwrap();
+    let cepstra = || SoundClusters::of_cepstra(6, 1, clips, clips).unwrap();
+    let layer = |layer| SoundClusters::of_layer(6, 1, clips, clips, (&net, layer), &device);
+    assert_ne!(layer(1).unwrap().train, layer(2).unwrap().train);
+    for (name, found, again) in [("cepstra", cepstra(), cepstra()), ("layer", layer(2).unwrap(), layer(2).unwrap())] {
+        assert_eq!((&found.train, &found.valid), (&again.train, &again.valid), "{name}");
+        let lengths = |clips: &[Vec<u16>]| clips.iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!((lengths(&found.train), lengths(&found.valid)), (vec![60; 2], vec![60; 2]));
+        let used = (0..6).filter(|cluster| found.train.iter().flatten().any(|label| label == cluster)).count();
+        assert_eq!(used, 6, "{name}");
+        let path = folder.path().join(format!("{name}.safetensors"));
+        found.save(&path).unwrap();
+        let loaded = SoundClusters::load(&path).unwrap();
+        assert_eq!((loaded.count, &loaded.train, &loaded.valid), (6, &found.train, &found.valid));
+        let copy = folder.path().join("copy.safetensors");
+        loaded.save(&copy).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&copy).unwrap());
+    }
+    assert!(layer(3).unwrap_err().to_string().contains("cluster_layer = 3"));
+    let error = SoundClusters::of_cepstra(121, 1, clips, clips).unwrap_err().to_string();
+    assert!(error.contains("clusters = 121") && error.contains("120 frames"), "{error}");
+    let foreign = folder.path().join("foreign.safetensors");
+    syncdiff_model::weights::folder::save_safetensors(&net.tensors(), syncdiff_model::weights::Storage::F32, &foreign)
+        .unwrap();
+    assert!(SoundClusters::load(&foreign).unwrap_err().to_string().contains("foreign.safetensors"));
 }
 
 #[test]
@@ -671,6 +757,30 @@ fn syncnet_overfits_one_clip() {
     assert!(mean(&losses[190..]) < 0.8, "{losses:?}");
     let figures = task.validate(&shadow).unwrap();
     assert!(figures.iter().any(|(name, value)| *name == "accuracy" && *value > 0.6), "{figures:?}");
+}
+
+/// Far below ln 6, which is what is left without knowing anything, and better than the most frequent cluster by the lips
+/// alone, with sound or without.
+#[test]
+fn pretrain_overfits_one_clip() {
+    let _turn = turn();
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = PretrainTraining {
+        max_frames: 60,
+        unmasked_weight: 0.0,
+        shift: 0.0,
+        augment: SpeechAugmentation::NONE,
+        ..PRETRAINING
+    };
+    let (task, model) = pretrain_task(&device, talking_clips(1), settings, 0.0);
+    let (_, shadow, losses) = run(&task, model, &TrainOptions { ema_decay: 0.9, ..options(120, 2) }, folder.path(), 0);
+    assert!(mean(&losses[..3]) > 1.6, "chance at first: {losses:?}");
+    assert!(mean(&losses[110..]) < 0.7, "{losses:?}");
+    let figures = task.validate(&shadow).unwrap();
+    let [both, sound, sight, baseline] = ["accuracy", "by_sound", "by_sight", "baseline"]
+        .map(|name| figures.iter().find(|(other, _)| *other == name).unwrap().1);
+    assert!(both > 0.7 && sight > 0.6 && sound > 0.5 && baseline < 0.5, "{figures:?}");
 }
 
 #[test]

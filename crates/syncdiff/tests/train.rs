@@ -30,7 +30,7 @@ impl Stage {
         STAGE.get_or_init(|| {
             let stage = Stage { folder: TempDir::new().expect("a folder") };
             talking::prepare(&stage.path("data"));
-            for name in ["autoencoder", "speech", "diffusion", "student", "syncnet", "wav2lip"] {
+            for name in ["autoencoder", "pretrain", "speech", "diffusion", "student", "syncnet", "wav2lip"] {
                 let shipped =
                     std::fs::read_to_string(root().join(format!("configs/lite/{name}.toml"))).expect("shipped");
                 let mut config: toml::Table = shipped.parse().expect("TOML");
@@ -52,6 +52,7 @@ impl Stage {
                     ("sync_from", 1),
                     ("windows_per_clip", 4),
                     ("held_out", 2),
+                    ("clusters", 8),
                 ] {
                     if part.contains_key(key) {
                         part.insert(key.into(), toml::Value::Integer(value));
@@ -156,6 +157,44 @@ impl Stage {
 #[test]
 fn autoencoder_resume_after_a_kill() {
     Stage::set().assert_resume_is_exact("autoencoder");
+}
+
+#[test]
+fn pretrain_resume_after_a_kill() {
+    let stage = Stage::set();
+    stage.assert_resume_is_exact("pretrain");
+    let clusters = |out: &str| std::fs::read(stage.path(out).join("clusters.safetensors")).unwrap();
+    assert!(clusters("pretrain") == clusters("pretrain-killed"));
+}
+
+/// A later iteration clusters the rows of an earlier result, and the other stages take the encoder where the model hears
+/// the filter bank.
+#[test]
+fn a_pretrained_encoder_goes_on_into_the_other_stages() {
+    let stage = Stage::set();
+    let pretrained = stage.trained("pretrain");
+    let trained = |stage_name: &str, arguments: &[&str]| {
+        let mut config: toml::Table =
+            std::fs::read_to_string(stage.path(&format!("{stage_name}.toml"))).unwrap().parse().expect("TOML");
+        config["options"].as_table_mut().unwrap().insert("steps".into(), toml::Value::Integer(2));
+        config.insert("model".into(), toml::Value::Table("moonshine_layers = 0".parse().expect("TOML")));
+        let (path, data) = (stage.path(&format!("pretrained-{stage_name}.toml")), stage.path("data"));
+        std::fs::write(&path, config.to_string()).unwrap();
+        let out = stage.path(&format!("pretrained-{stage_name}"));
+        let files = ["--config", text(&path), "--data", text(&data), "--out", text(&out)];
+        let output = syncdiff(&[&["train", stage_name, "--device", "cpu"], &files[..], arguments].concat());
+        assert_done(&output);
+        out
+    };
+    let again = trained("pretrain", &["--clusters-from", text(&pretrained), "--init-from", text(&pretrained)]);
+    let clusters = |folder: &Path| std::fs::read(folder.join("clusters.safetensors")).unwrap();
+    assert!(clusters(&again) != clusters(&stage.path("pretrain")), "not of cepstra");
+    let speech = trained("speech", &["--init-from", text(&pretrained)]);
+    assert!(speech.join("speech.safetensors").is_file());
+    let (autoencoder, latents) = (stage.trained("autoencoder"), stage.path("latents"));
+    let parts = ["--autoencoder", text(&autoencoder), "--speech", text(&pretrained), "--latents", text(&latents)];
+    let diffusion = trained("diffusion", &parts);
+    assert_eq!(LipSync::load(&diffusion.join("model"), &Device::flex()).unwrap().config().moonshine_layers, 0);
 }
 
 #[test]
@@ -386,7 +425,7 @@ fn settings_that_do_not_fit_are_refused_by_name() {
 #[test]
 fn a_dry_run_tells_sizes_and_writes_nothing() {
     let stage = Stage::set();
-    for name in ["autoencoder", "speech", "syncnet"] {
+    for name in ["autoencoder", "pretrain", "speech", "syncnet"] {
         let output = stage.train(name, "dry").arg("--dry-run").output().expect("it starts");
         assert_done(&output);
         let told = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -202,19 +202,39 @@ impl AudioEncoder {
     /// # Panics
     /// When `lengths` does not name 1 to `time` rows for each utterance.
     pub fn forward(&self, rows: Tensor<3>, lengths: Option<&[usize]>) -> Tensor<3> {
-        self.run(Some(rows), None, lengths, &mut |_, _| {})
+        self.run(self.halves(Some(rows), None), lengths, &mut |_, _| {})
     }
 
     /// [`Self::forward`] of one utterance that shows what lies before the layers under its upstream names: `layer_norm`
     /// [batch, time, 2 dim], `post_extract_proj` and `pos_conv` (before it is added) [batch, time, dim]; and the output
     /// of each of the `layers`.
     pub fn forward_traced(&self, rows: Tensor<3>, observe: &mut dyn FnMut(&str, &Tensor<3>)) -> Tensor<3> {
-        self.run(Some(rows), None, None, observe)
+        self.run(self.halves(Some(rows), None), None, observe)
     }
 
     /// As [`Self::forward`], keeping the output of every layer.
     pub fn forward_layers(&self, rows: Tensor<3>, lengths: Option<&[usize]>) -> EncoderOutput {
         self.forward_modalities(Some(rows), None, lengths)
+    }
+
+    /// The sound's half of the fusion: its front end alone.
+    ///
+    /// # Shapes
+    /// [batch, time, 104] -> [batch, time, dim]
+    pub fn hear(&self, rows: Tensor<3>) -> Tensor<3> {
+        self.front_end.forward(rows)
+    }
+
+    /// As [`Self::forward_layers`], from both halves of the fusion behind their front ends, so that either may be taken
+    /// away from some utterances of a batch: what is absent is zero.
+    ///
+    /// # Shapes
+    /// both [batch, time, dim]
+    ///
+    /// # Panics
+    /// As [`Self::forward`].
+    pub fn forward_halves(&self, sound: Tensor<3>, sight: Tensor<3>, lengths: Option<&[usize]>) -> EncoderOutput {
+        self.layers_of(Tensor::cat(vec![sound, sight], 2), lengths)
     }
 
     /// As [`Self::forward_layers`] with sound, sight (after its front end) or both.
@@ -224,8 +244,12 @@ impl AudioEncoder {
         video: Option<Tensor<3>>,
         lengths: Option<&[usize]>,
     ) -> EncoderOutput {
+        self.layers_of(self.halves(rows, video), lengths)
+    }
+
+    fn layers_of(&self, halves: Tensor<3>, lengths: Option<&[usize]>) -> EncoderOutput {
         let mut layers = Vec::with_capacity(self.layers.len());
-        let last = self.run(rows, video, lengths, &mut |stage, x| {
+        let last = self.run(halves, lengths, &mut |stage, x| {
             if stage == "layers" {
                 layers.push(x.clone());
             }
@@ -235,7 +259,7 @@ impl AudioEncoder {
 
     /// The two halves of the fusion, [batch, time, 2 dim]; a half that is absent is zero.
     fn halves(&self, rows: Option<Tensor<3>>, video: Option<Tensor<3>>) -> Tensor<3> {
-        let audio = rows.map(|rows| self.front_end.forward(rows));
+        let audio = rows.map(|rows| self.hear(rows));
         let halves = match (audio, video) {
             (Some(audio), Some(video)) => vec![audio, video],
             (Some(audio), None) => vec![audio.clone(), audio.zeros_like()],
@@ -247,12 +271,10 @@ impl AudioEncoder {
 
     fn run(
         &self,
-        rows: Option<Tensor<3>>,
-        video: Option<Tensor<3>>,
+        halves: Tensor<3>,
         lengths: Option<&[usize]>,
         observe: &mut dyn FnMut(&str, &Tensor<3>),
     ) -> Tensor<3> {
-        let halves = self.halves(rows, video);
         let [batch, time, _] = halves.dims();
         let device = halves.device();
         let padding = lengths.filter(|lengths| lengths.iter().any(|length| *length != time)).map(|lengths| {
@@ -347,6 +369,19 @@ mod tests {
         let alone = encoder.forward(rows(2, 9, &device).slice([1..2, 0..6]), None);
         let difference = (batch.slice([1..2, 0..6]) - alone).abs().max().into_scalar::<f32>();
         assert!(difference < 1e-5, "{difference}");
+    }
+
+    #[test]
+    fn a_half_of_zeros_is_an_absent_one() {
+        let device = Device::default();
+        device.seed(6);
+        let encoder = tiny(0).init(&device).unwrap();
+        let sound = encoder.hear(rows(1, 7, &device));
+        let halves = encoder.forward_halves(sound.clone(), sound.zeros_like(), None);
+        assert_eq!(halves.last.into_data(), encoder.forward(rows(1, 7, &device), None).into_data());
+        let sight = encoder.forward_halves(sound.zeros_like(), sound.clone(), None);
+        assert_eq!(sight.last.to_data(), encoder.forward_modalities(None, Some(sound), None).last.to_data());
+        assert_ne!(sight.layers[0].to_data(), halves.layers[0].to_data());
     }
 
     #[test]

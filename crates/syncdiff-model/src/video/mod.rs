@@ -9,7 +9,9 @@
 pub mod encoder;
 pub mod mouth;
 pub mod resnet;
+pub mod small;
 
 pub use encoder::AudioVisualEncoder;
 pub use mouth::{MOUTH_SIDE, mouth_tensor};
 pub use resnet::{RESNET_WIDTH, ResNet, VideoFrontEnd};
+pub use small::SmallFrontEnd;

@@ -5,6 +5,7 @@ use crate::autoencoder::AutoencoderTraining;
 use crate::diffusion::{DiffusionTraining, StudentTraining};
 use crate::error::{TrainError, TrainResult};
 use crate::options::TrainOptions;
+use crate::pretrain::PretrainTraining;
 use crate::speech::SpeechTraining;
 use crate::syncnet::SyncNetTraining;
 use crate::wav2lip::Wav2LipTraining;
@@ -65,6 +66,9 @@ pub struct RunConfig {
     /// Settings of `train autoencoder`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoencoder: Option<AutoencoderTraining>,
+    /// Settings of `train pretrain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrain: Option<PretrainTraining>,
     /// Settings of `train speech`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speech: Option<SpeechTraining>,
@@ -145,7 +149,9 @@ mod tests {
         assert!(diffusion.diffusion.is_some() && syncnet.syncnet.is_some() && wav2lip.wav2lip.is_some());
         let student = read(include_str!("../../../../configs/lite/student.toml"));
         assert!(student.student.is_some() && student.diffusion.is_some());
-        for config in [autoencoder, speech, diffusion, student, syncnet, wav2lip] {
+        let pretrain = read(include_str!("../../../../configs/lite/pretrain.toml"));
+        pretrain.pretrain.as_ref().unwrap().check().unwrap();
+        for config in [autoencoder, pretrain, speech, diffusion, student, syncnet, wav2lip] {
             assert_eq!(config.model().unwrap(), LipSyncConfig::lite());
         }
     }

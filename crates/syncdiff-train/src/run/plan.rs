@@ -2,6 +2,7 @@
 
 use super::RunConfig;
 use crate::error::TrainResult;
+use crate::pretrain::Pretrainee;
 use crate::trainer::Clock;
 use burn::tensor::{Device, Tensor};
 use syncdiff_data::Dataset;
@@ -24,6 +25,8 @@ const MEASURED_SECS: f64 = 0.5;
 pub enum Stage {
     /// [`super::autoencoder`]
     Autoencoder,
+    /// [`super::pretrain`]
+    Pretrain,
     /// [`super::speech`]
     Speech,
     /// [`super::diffusion`]
@@ -91,6 +94,10 @@ fn per_sample(stage: Stage, config: &RunConfig, length: usize) -> TrainResult<Co
     let device = Device::flex();
     Ok(match stage {
         Stage::Autoencoder => model.autoencoder.cost(config.part("autoencoder", &config.autoencoder)?.window, 1, 1),
+        Stage::Pretrain => {
+            let settings = config.part("pretrain", &config.pretrain)?;
+            Pretrainee::cost(&model.hearing(0).audio, settings.clusters, length.min(settings.max_frames))
+        }
         Stage::Speech => {
             config.part("speech", &config.speech)?;
             // Moonshine does not learn: it is passed through once, not three times; counted as if it did not cost.

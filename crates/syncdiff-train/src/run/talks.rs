@@ -29,6 +29,11 @@ impl<'a> PreparedTalks<'a> {
         self
     }
 
+    /// Frames of each clip.
+    pub(super) fn lengths(&self) -> Vec<usize> {
+        self.chosen.iter().map(|clip| self.data.clips()[*clip].num_frames).collect()
+    }
+
     /// Corpora with the number of their clips, and the terms that come with them.
     pub(super) fn described(&self) -> (String, String) {
         let (mut corpora, mut terms) = (BTreeMap::<&str, usize>::new(), BTreeSet::new());

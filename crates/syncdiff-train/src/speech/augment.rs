@@ -57,7 +57,7 @@ impl SpeechAugmentation {
     }
 
     /// Features of a changed utterance, [frames * features].
-    pub(super) fn features(&self, samples: &[i16], frames: usize, random: &mut ChaCha8Rng) -> Vec<f32> {
+    pub(crate) fn features(&self, samples: &[i16], frames: usize, random: &mut ChaCha8Rng) -> Vec<f32> {
         let mut rows = stack(&self.bands(samples, random));
         rows.iter_mut().for_each(normalise);
         rows.resize(frames, [0.0; FEATURES_PER_ROW]);

@@ -2,6 +2,7 @@
 
 use super::SyncNetTraining;
 use crate::error::{TrainError, TrainResult};
+use crate::images::{Area, View};
 use crate::talk::{MAX_TRIES, TalkSource, TalkingClip, draw_clip};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -12,15 +13,8 @@ use syncdiff_model::scorers::own_syncnet::{
     MOUTH_LEFT, MOUTH_SIDE, MOUTH_SIZE, MOUTH_TOP, WINDOW_FRAMES, padded, sound_bands,
 };
 
-/// How the mouths of one clip are cut: all alike, as cameras do.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct View {
-    /// Move of the window in its own pixels.
-    shift: [f32; 2],
-    /// Size of the window relative to the normal one.
-    zoom: f32,
-    mirrored: bool,
-}
+/// Where the network looks.
+const MOUTH: Area = Area { left: MOUTH_LEFT, top: MOUTH_TOP, side: MOUTH_SIDE };
 
 pub(super) struct Example {
     clip: TalkingClip,
@@ -79,7 +73,8 @@ impl Example {
         for start in &self.starts {
             for frame in *start..start + WINDOW_FRAMES {
                 let planes = frames.entry(frame).or_insert_with(|| {
-                    let mut mouth = cut(self.clip.clip.frame(frame), self.clip.clip.crop_size(), self.view);
+                    let clip = &self.clip.clip;
+                    let mut mouth = MOUTH.cut(clip.frame(frame), clip.crop_size(), MOUTH_SIZE, self.view);
                     self.colour.apply(&mut mouth);
                     (0..3).flat_map(|c| mouth.iter().skip(c).step_by(3)).map(|v| f32::from(*v) / 127.5 - 1.0).collect()
                 });
@@ -89,38 +84,6 @@ impl Example {
     }
 }
 
-/// The mouth of an aligned crop, bilinear: RGB, [64, 64, 3].
-fn cut(crop: &[u8], side: usize, view: View) -> Vec<u8> {
-    let step = (side as f64 * MOUTH_SIDE / MOUTH_SIZE as f64) as f32;
-    let half = MOUTH_SIZE as f32 / 2.0;
-    // Pixel centres lie at integers.
-    let line = |from: f64, shift: f32| -> Vec<(usize, usize, f32)> {
-        let centre = (side as f64 * (from + MOUTH_SIDE / 2.0)) as f32 - 0.5;
-        let last = (side - 1) as f32;
-        let at = |i: usize| {
-            let x = (centre + ((i as f32 + 0.5 - half) * view.zoom + shift) * step).clamp(0.0, last);
-            (x as usize, (x as usize + 1).min(side - 1), x.fract())
-        };
-        (0..MOUTH_SIZE).map(at).collect()
-    };
-    let (mut columns, lines) = (line(MOUTH_LEFT, view.shift[0]), line(MOUTH_TOP, view.shift[1]));
-    if view.mirrored {
-        columns.reverse();
-    }
-    let mut out = Vec::with_capacity(MOUTH_SIZE * MOUTH_SIZE * 3);
-    for (top, bottom, down) in lines {
-        for (left, right, across) in &columns {
-            for c in 0..3 {
-                let at = |y: usize, x: usize| f32::from(crop[(y * side + x) * 3 + c]);
-                let upper = at(top, *left) * (1.0 - across) + at(top, *right) * across;
-                let lower = at(bottom, *left) * (1.0 - across) + at(bottom, *right) * across;
-                out.push((upper * (1.0 - down) + lower * down + 0.5) as u8);
-            }
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,7 +91,11 @@ mod tests {
     use syncdiff_model::generate::rgb_to_tensor;
     use syncdiff_model::scorers::own_syncnet::mouths;
 
-    const PLAIN: View = View { shift: [0.0; 2], zoom: 1.0, mirrored: false };
+    const PLAIN: View = View::PLAIN;
+
+    fn cut(crop: &[u8], side: usize, view: View) -> Vec<u8> {
+        MOUTH.cut(crop, side, MOUTH_SIZE, view)
+    }
 
     fn crop(side: usize) -> Vec<u8> {
         (0..side * side * 3).map(|i| ((i / 3 % side) + i / 3 / side + 10 * (i % 3)) as u8).collect()

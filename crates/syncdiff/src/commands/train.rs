@@ -12,7 +12,8 @@ use syncdiff_data::Dataset;
 use syncdiff_media::process::Companion;
 use syncdiff_model::cost::architectures::short;
 use syncdiff_train::run::{
-    self, DiffusionFiles, RunConfig, RunInputs, RunPlan, SpeechFiles, Stage, StudentFiles, SyncNetFiles, Wav2LipFiles,
+    self, DiffusionFiles, PretrainFiles, RunConfig, RunInputs, RunPlan, SpeechFiles, Stage, StudentFiles, SyncNetFiles,
+    Wav2LipFiles,
 };
 use syncdiff_train::{Share, Stats};
 
@@ -23,8 +24,9 @@ pub(super) const CLIP_CACHE_BYTES: usize = 6 << 30;
 
 /// Train a part of the model
 ///
-/// The chain is autoencoder, speech, diffusion, student; syncnet makes a judge, or a network for a loss. A run folder that holds checkpoints is resumed exactly where it
-/// stopped; an interrupt writes a checkpoint first.
+/// The chain is autoencoder, speech, diffusion, student; pretrain may come before speech; syncnet makes a judge, or a
+/// network for a loss. A run folder that holds checkpoints is resumed exactly where it stopped; an interrupt writes a
+/// checkpoint first.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrainCommand {
     /// First stage: pixels to latents and back
@@ -32,6 +34,24 @@ pub(crate) enum TrainCommand {
         #[command(flatten)]
         run: RunArgs,
         /// Start from these weights instead of random ones
+        #[arg(long, value_name = "FILE")]
+        init_from: Option<PathBuf>,
+    },
+    /// Speech encoder without labels: hidden spans of sound and sight are guessed as clusters of sounds
+    ///
+    /// The result is for `train speech --init-from` and `train diffusion --speech` of a model whose configuration says
+    /// `[model] moonshine_layers = 0`.
+    Pretrain {
+        #[command(flatten)]
+        run: RunArgs,
+        /// Cluster the hidden rows of this result of `train pretrain` instead of cepstra; a run that is resumed keeps the
+        /// clusters that it began with
+        #[arg(long, value_name = "FILE")]
+        clusters_from: Option<PathBuf>,
+        /// How far picture and sound of each clip are apart: `offsets.tsv` of `train speech`
+        #[arg(long, value_name = "FILE")]
+        offsets: Option<PathBuf>,
+        /// Start from these weights instead of random ones: a result of `train pretrain`
         #[arg(long, value_name = "FILE")]
         init_from: Option<PathBuf>,
     },
@@ -203,6 +223,7 @@ impl RunArgs {
 pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
     let (args, stage) = match command {
         TrainCommand::Autoencoder { run, .. } => (run, Stage::Autoencoder),
+        TrainCommand::Pretrain { run, .. } => (run, Stage::Pretrain),
         TrainCommand::Speech { run, .. } => (run, Stage::Speech),
         TrainCommand::Diffusion { run, .. } => (run, Stage::Diffusion),
         TrainCommand::Student { run, .. } => (run, Stage::Student),
@@ -231,6 +252,14 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
     };
     let result: PathBuf = match command {
         TrainCommand::Autoencoder { init_from, .. } => run::autoencoder(&inputs, init_from.as_deref(), &mut report)?,
+        TrainCommand::Pretrain { clusters_from, offsets, init_from, .. } => {
+            let files = PretrainFiles {
+                clusters_from: clusters_from.as_deref(),
+                offsets: offsets.as_deref(),
+                init_from: init_from.as_deref(),
+            };
+            run::pretrain(&inputs, &files, &mut report)?
+        }
         TrainCommand::Speech { moonshine, init_from, .. } => {
             let files = SpeechFiles { moonshine: moonshine.as_deref(), init_from: init_from.as_deref() };
             run::speech(&inputs, &files, &mut report)?

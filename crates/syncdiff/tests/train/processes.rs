@@ -6,14 +6,15 @@ const PATIENCE: &str = "20";
 
 /// A stage whose steps have an even number of parts: the speech encoder's have one part unless told otherwise.
 fn configured(stage: &Stage, name: &str) -> String {
-    if name != "speech" {
+    if !["pretrain", "speech"].contains(&name) {
         return name.to_owned();
     }
-    let config = std::fs::read_to_string(stage.path("speech.toml")).unwrap();
+    let config = std::fs::read_to_string(stage.path(&format!("{name}.toml"))).unwrap();
     let mut config: toml::Table = config.parse().unwrap();
     config["options"].as_table_mut().unwrap().insert("accumulate".into(), toml::Value::Integer(2));
-    std::fs::write(stage.path("speech-in-parts.toml"), config.to_string()).unwrap();
-    "speech-in-parts".to_owned()
+    let in_parts = format!("{name}-in-parts");
+    std::fs::write(stage.path(&format!("{in_parts}.toml")), config.to_string()).unwrap();
+    in_parts
 }
 
 /// The command with another configuration.
@@ -30,7 +31,7 @@ fn command(stage: &Stage, name: &str, config: &str, out: &str) -> Command {
 #[test]
 fn two_processes_make_the_bytes_of_one() {
     let stage = Stage::set();
-    for name in ["autoencoder", "speech", "diffusion", "student", "syncnet", "wav2lip"] {
+    for name in ["autoencoder", "pretrain", "speech", "diffusion", "student", "syncnet", "wav2lip"] {
         let config = configured(stage, name);
         let alone = if config == name {
             stage.trained(name);
