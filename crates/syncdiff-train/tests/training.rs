@@ -759,8 +759,8 @@ fn syncnet_overfits_one_clip() {
     assert!(figures.iter().any(|(name, value)| *name == "accuracy" && *value > 0.6), "{figures:?}");
 }
 
-/// Far below ln 6, which is what is left without knowing anything, and better than the most frequent cluster by the lips
-/// alone, with sound or without.
+/// Far below ln 6, which is what is left without knowing anything; and better than by naming the most frequent cluster
+/// with sound and sight, and with either alone.
 #[test]
 fn pretrain_overfits_one_clip() {
     let _turn = turn();
@@ -768,19 +768,25 @@ fn pretrain_overfits_one_clip() {
     let folder = tempfile::tempdir().unwrap();
     let settings = PretrainTraining {
         max_frames: 60,
+        audio_mask: 0.5,
+        audio_span: 5,
+        video_mask: 0.2,
+        video_span: 3,
+        modality_dropout: 0.3,
         unmasked_weight: 0.0,
         shift: 0.0,
         augment: SpeechAugmentation::NONE,
         ..PRETRAINING
     };
     let (task, model) = pretrain_task(&device, talking_clips(1), settings, 0.0);
-    let (_, shadow, losses) = run(&task, model, &TrainOptions { ema_decay: 0.9, ..options(120, 2) }, folder.path(), 0);
-    assert!(mean(&losses[..3]) > 1.6, "chance at first: {losses:?}");
-    assert!(mean(&losses[110..]) < 0.7, "{losses:?}");
+    let options = TrainOptions { learning_rate: 2e-3, ..options(150, 2) };
+    let (_, shadow, losses) = run(&task, model, &options, folder.path(), 0);
+    assert!(mean(&losses[..3]) > 1.4, "chance at first: {losses:?}");
+    assert!(mean(&losses[130..]) < 0.6, "{losses:?}");
     let figures = task.validate(&shadow).unwrap();
     let [both, sound, sight, baseline] = ["accuracy", "by_sound", "by_sight", "baseline"]
         .map(|name| figures.iter().find(|(other, _)| *other == name).unwrap().1);
-    assert!(both > 0.7 && sight > 0.6 && sound > 0.5 && baseline < 0.5, "{figures:?}");
+    assert!(both > 0.8 && sight > 0.8 && sound > 1.4 * baseline && baseline < 0.4, "{figures:?}");
 }
 
 #[test]
