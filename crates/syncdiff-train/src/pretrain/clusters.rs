@@ -46,7 +46,7 @@ impl SoundClusters {
     /// Clips that cannot be read; [`TrainError::Parameter`] for more clusters than frames.
     pub fn of_cepstra(count: usize, seed: u64, clips: &dyn TalkSource, valid: &dyn TalkSource) -> TrainResult<Self> {
         let features = |talk: &TalkingClip| Ok(cepstra(talk.clip.speech(), talk.clip.num_frames()));
-        Self::find(count, seed, clips, valid, FEATURES, &features)
+        Self::find(count, seed, clips, valid, [FEATURES, NUM_CEPSTRA], &features)
     }
 
     /// Clusters of what a layer of an earlier network (counted from 1) makes of sound and sight: a later iteration.
@@ -77,15 +77,16 @@ impl SoundClusters {
             let values = rows.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
             Ok(Rows { width, values })
         };
-        Self::find(count, seed, clips, valid, net.width(), &features)
+        Self::find(count, seed, clips, valid, [net.width(); 2], &features)
     }
 
+    /// Clusters of rows of features of a width, of which so many columns have a scale of their own.
     fn find(
         count: usize,
         seed: u64,
         clips: &dyn TalkSource,
         valid: &dyn TalkSource,
-        width: usize,
+        [width, own]: [usize; 2],
         features: &dyn Fn(&TalkingClip) -> TrainResult<Rows>,
     ) -> TrainResult<Self> {
         let (mut rows, mut lengths) = (Rows { width, values: Vec::new() }, Vec::new());
@@ -101,7 +102,7 @@ impl SoundClusters {
                 allowed: format!("1 to {}: the clips have {} frames", rows.len().min(MOST), rows.len()),
             });
         }
-        let centres = Centres::find(&rows, count, seed);
+        let centres = Centres::find(&rows, own, count, seed);
         let train = cut(&centres.of(&rows), &lengths);
         let labels = |index| -> TrainResult<Vec<u16>> { Ok(centres.of(&features(&valid.clip(index)?)?)) };
         let valid = (0..valid.num_clips()).map(labels).collect::<TrainResult<_>>()?;
@@ -175,6 +176,9 @@ fn cut(labels: &[u16], lengths: &[usize]) -> Vec<Vec<u16>> {
 }
 
 /// Cepstra without the clip's mean and their differences, the mean over the 10 ms frames of each video frame.
+///
+/// Differences are scaled as the cepstra themselves are: brought to unit variance they would, being two thirds of the
+/// columns, make clusters of changes, and hardly a sound would last for two frames.
 fn cepstra(samples: &[i16], frames: usize) -> Rows {
     let mut plain = mfcc::<NUM_CEPSTRA>(samples);
     let mut mean = [0f64; NUM_CEPSTRA];

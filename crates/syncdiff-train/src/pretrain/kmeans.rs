@@ -50,15 +50,17 @@ pub(super) struct Centres {
 }
 
 impl Centres {
-    /// Finds `count` centres: every column is brought to unit variance, the first centres are drawn as by k-means++
-    /// (Arthur and Vassilvitskii 2007), then a fixed number of Lloyd's iterations. A cluster that no row belongs to is
-    /// moved to the row that lies farthest from its own.
+    /// Finds `count` centres: the first `own` columns are brought to unit variance, and of those behind them each as many
+    /// again are scaled alike, so that a column and its differences keep their proportion; the first centres are drawn
+    /// as by k-means++ (Arthur and Vassilvitskii 2007), then a fixed number of Lloyd's iterations. A cluster that no row
+    /// belongs to is moved to the row that lies farthest from its own.
     ///
     /// # Panics
     /// With fewer rows than centres, or none wanted.
-    pub(super) fn find(rows: &Rows, count: usize, seed: u64) -> Self {
+    pub(super) fn find(rows: &Rows, own: usize, count: usize, seed: u64) -> Self {
         assert!((1..=rows.len()).contains(&count), "{count} centres of {} rows", rows.len());
-        let (mean, deviation) = moments(rows);
+        let (mean, mut deviation) = moments(rows);
+        (own..rows.width).for_each(|column| deviation[column] = deviation[column - own]);
         let width = rows.width;
         let mut found = Self { mean, deviation, centres: Rows { width, values: Vec::new() } };
         let sample = rows.at_most(SAMPLE.max(count));
@@ -200,7 +202,7 @@ mod tests {
     fn heaps_far_apart_are_found() {
         let rows = heaps(400);
         for seed in 0..5 {
-            let centres = Centres::find(&rows, 4, seed);
+            let centres = Centres::find(&rows, 3, 4, seed);
             let labels = centres.of(&rows);
             for (i, label) in labels.iter().enumerate() {
                 assert_eq!(*label, labels[i % 4], "row {i}, seed {seed}");
@@ -216,18 +218,29 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_centres() {
         let rows = heaps(300);
-        assert_eq!(Centres::find(&rows, 9, 3), Centres::find(&rows, 9, 3));
-        assert_ne!(Centres::find(&rows, 9, 3).centres, Centres::find(&rows, 9, 4).centres);
+        assert_eq!(Centres::find(&rows, 3, 9, 3), Centres::find(&rows, 3, 9, 3));
+        assert_ne!(Centres::find(&rows, 3, 9, 3).centres, Centres::find(&rows, 3, 9, 4).centres);
     }
 
     #[test]
     fn equal_rows_and_as_many_centres_as_rows() {
         let equal = Rows { width: 2, values: vec![1.0; 12] };
-        assert_eq!(Centres::find(&equal, 3, 0).of(&equal), [0; 6]);
+        assert_eq!(Centres::find(&equal, 2, 3, 0).of(&equal), [0; 6]);
         let few = heaps(4);
-        let mut labels = Centres::find(&few, 4, 0).of(&few);
+        let mut labels = Centres::find(&few, 3, 4, 0).of(&few);
         labels.sort_unstable();
         assert_eq!(labels, [0, 1, 2, 3]);
+    }
+
+    /// A column that changes little beside the one that it is scaled by does not tell clusters apart.
+    #[test]
+    fn differences_keep_their_proportion() {
+        let row = |i: usize| [if i < 20 { 0.0 } else { 10.0 }, if i % 2 == 0 { 0.1 } else { -0.1 }];
+        let rows = Rows { width: 2, values: (0..40).flat_map(row).collect() };
+        let labels = Centres::find(&rows, 1, 2, 0).of(&rows);
+        assert!((0..40).all(|i| labels[i] == labels[i / 20 * 20]) && labels[0] != labels[39]);
+        let four = Centres::find(&rows, 2, 4, 0).of(&rows);
+        assert!((0..40).all(|i| four[i] == four[i / 20 * 20 + i % 2]) && four[0] != four[1]);
     }
 
     #[test]
