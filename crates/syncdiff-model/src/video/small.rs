@@ -1,8 +1,8 @@
 //! A video front end that is small enough to be trained on two CPU cores.
 //!
 //! The published one is ResNet-18 on every frame ([`super::VideoFrontEnd`]): 11.6 million parameters, with batch norm,
-//! which wants large batches. This one takes the same pictures and gives rows of the same width, and sees five frames at
-//! once as well; its layers are those of our other small networks.
+//! which wants large batches. This one takes the same pictures and gives rows of the same width, and sees five frames
+//! at once as well; its layers are those of our other small networks.
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};

@@ -50,10 +50,10 @@ pub(super) struct Centres {
 }
 
 impl Centres {
-    /// Finds `count` centres: the first `own` columns are brought to unit variance, and of those behind them each as many
-    /// again are scaled alike, so that a column and its differences keep their proportion; the first centres are drawn
-    /// as by k-means++ (Arthur and Vassilvitskii 2007), then a fixed number of Lloyd's iterations. A cluster that no row
-    /// belongs to is moved to the row that lies farthest from its own.
+    /// Finds `count` centres: the first `own` columns are brought to unit variance, and of those behind them each as
+    /// many again are scaled alike, so that a column and its differences keep their proportion; the first centres are
+    /// drawn as by k-means++ (Arthur and Vassilvitskii 2007), then a fixed number of Lloyd's iterations. A cluster that
+    /// no row belongs to is moved to the row that lies farthest from its own.
     ///
     /// # Panics
     /// With fewer rows than centres, or none wanted.

@@ -73,7 +73,7 @@ mod tests {
                 (hidden, all) = (hidden + mask.iter().filter(|m| **m).count(), all + mask.len());
             }
             // Spans overlap: of spans that begin anywhere, 1 - exp(-share) is covered.
-            let found = f64::from(hidden) / all as f64;
+            let found = hidden as f64 / all as f64;
             let expected = 1.0 - (-share).exp();
             assert!((found - expected).abs() < 0.05, "{share}: {found} {expected}");
         }

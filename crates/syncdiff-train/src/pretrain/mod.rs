@@ -1,9 +1,9 @@
 //! Pre-trains the speech encoder with masked multimodal cluster prediction, at small size.
 //!
-//! Every frame belongs to a cluster of sounds ([`SoundClusters`]). Spans of the sound and spans of the sight are hidden,
-//! and sometimes one of the two is missing altogether; the network guesses the clusters of the frames of which anything
-//! was hidden, from what is left. To guess a hidden sound it has to know what sounds come after each other, and what the
-//! lips do with each.
+//! Every frame belongs to a cluster of sounds ([`SoundClusters`]). Spans of the sound and spans of the sight are
+//! hidden, and sometimes one of the two is missing altogether; the network guesses the clusters of the frames of which
+//! anything was hidden, from what is left. To guess a hidden sound it has to know what sounds come after each other, and
+//! what the lips do with each.
 //!
 //! # What is hidden, and how
 //! The input, as in AV-HuBERT: hidden rows of sound are replaced by one learned row, hidden spans of sight by a span of

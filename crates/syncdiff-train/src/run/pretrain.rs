@@ -28,7 +28,8 @@ pub struct PretrainFiles<'a> {
 }
 
 /// Pre-trains the speech encoder of a model without Moonshine. Clusters are made once, at the start, and kept in
-/// [`CLUSTERS_FILE`], which a resumed run reads. Writes [`PRETRAIN_FILE`] (f32) into the run folder and returns its path.
+/// [`CLUSTERS_FILE`], which a resumed run reads. Writes [`PRETRAIN_FILE`] (f32) into the run folder and returns its
+/// path.
 ///
 /// # Errors
 /// Data or settings that cannot be used, a loss that is not finite, a folder that cannot be written.
