@@ -164,7 +164,8 @@ fn drawn_clips_train_every_stage() {
         assert!(told.contains("step 2/2") && told.contains("wrote"), "{stage}: {told}");
     };
     run("autoencoder", &[]);
-    run("speech", &[]);
+    let moonshine = common::root().join("models/lite/model.safetensors");
+    run("speech", &["--moonshine", text(&moonshine)]);
     let (autoencoder, speech) = (path("autoencoder/autoencoder.safetensors"), path("speech/speech.safetensors"));
     let (offsets, latents) = (path("speech/offsets.tsv"), path("latents"));
     let files = ["--autoencoder", &autoencoder, "--speech", &speech, "--offsets", &offsets, "--latents", &latents];
