@@ -235,7 +235,7 @@ mod tests {
     /// A column that changes little beside the one that it is scaled by does not tell clusters apart.
     #[test]
     fn differences_keep_their_proportion() {
-        let row = |i: usize| [if i < 20 { 0.0 } else { 10.0 }, if i % 2 == 0 { 0.1 } else { -0.1 }];
+        let row = |i: usize| [if i < 20 { 0.0 } else { 10.0 }, if i.is_multiple_of(2) { 0.1 } else { -0.1 }];
         let rows = Rows { width: 2, values: (0..40).flat_map(row).collect() };
         let labels = Centres::find(&rows, 1, 2, 0).of(&rows);
         assert!((0..40).all(|i| labels[i] == labels[i / 20 * 20]) && labels[0] != labels[39]);
