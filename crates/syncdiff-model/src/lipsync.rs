@@ -1,6 +1,7 @@
 //! The whole model: speech encoder, autoencoder and denoiser under one configuration, with weights.
 
 use crate::audio::filterbank::rows_to_tensor;
+use crate::audio::window::in_parts;
 use crate::audio::{AudioEncoder, Conditioner, Moonshine, SAMPLES_PER_ROW, speech_rows};
 use crate::autoencoder::Autoencoder;
 use crate::denoiser::LatentDenoiser;
@@ -293,18 +294,9 @@ impl LipSync {
             return Err(ModelError::parameter("speech", "num_frames", num_frames, allowed));
         }
         let rows = self.speech.rows(samples_16k, num_frames, &self.device);
-        let step = PART_ROWS - 2 * OVERLAP_ROWS;
-        let mut parts = Vec::new();
-        let mut from = 0;
-        while from < num_frames {
-            // The kept rows are from..to; what is encoded reaches over by the overlap on both sides.
-            let whole = num_frames <= PART_ROWS;
-            let to = if whole { num_frames } else { (from + step).min(num_frames) };
-            let (left, right) = (from.saturating_sub(OVERLAP_ROWS), (to + OVERLAP_ROWS).min(num_frames));
-            let encoded = self.speech.encode(rows.clone().narrow(0, left, right - left));
-            parts.push(encoded.narrow(0, from - left, to - from));
-            from = to;
-        }
-        Ok(SpeechTokens { rows: Tensor::cat(parts, 0) })
+        let encoded = in_parts(num_frames, PART_ROWS, OVERLAP_ROWS, |left, right| {
+            self.speech.encode(rows.clone().narrow(0, left, right - left))
+        });
+        Ok(SpeechTokens { rows: encoded })
     }
 }

@@ -16,6 +16,7 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::audio::filterbank::SAMPLES_PER_ROW;
+use crate::audio::window::in_parts;
 use crate::error::{ModelError, ModelResult};
 use crate::nn::linear;
 use crate::weights::Remap;
@@ -258,18 +259,10 @@ impl Moonshine {
     /// # Shapes
     /// 16 kHz mono samples -> [num_frames, 576]; what lacks at the end is silence
     pub fn rows(&self, samples: &[i16], num_frames: usize, device: &Device) -> Tensor<2> {
-        let step = PART_ROWS - 2 * OVERLAP_ROWS;
-        let mut parts = Vec::new();
-        let mut from = 0;
-        while from < num_frames {
-            let to = if num_frames <= PART_ROWS { num_frames } else { (from + step).min(num_frames) };
-            let (left, right) = (from.saturating_sub(OVERLAP_ROWS), (to + OVERLAP_ROWS).min(num_frames));
+        in_parts(num_frames, PART_ROWS, OVERLAP_ROWS, |left, right| {
             let at = |row: usize| (row * SAMPLES_PER_ROW).min(samples.len());
-            let rows = self.part(&samples[at(left)..at(right)], right - left, device);
-            parts.push(rows.narrow(0, from - left, to - from));
-            from = to;
-        }
-        Tensor::cat(parts, 0)
+            self.part(&samples[at(left)..at(right)], right - left, device)
+        })
     }
 
     fn part(&self, samples: &[i16], num_frames: usize, device: &Device) -> Tensor<2> {

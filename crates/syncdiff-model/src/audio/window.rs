@@ -23,6 +23,30 @@ pub fn windows(rows: Tensor<2>, frames: &[usize], size: usize) -> Tensor<3> {
     padded.select(0, indices).reshape([frames.len(), size, dim])
 }
 
+/// Rows of an utterance that is too long to be heard at once: `part` rows at a time, of which neighbouring ones overlap
+/// by `overlap` rows on each side; what lies in the overlap is dropped.
+///
+/// # Shapes
+/// hear: first row and end of a part -> [rows of the part, dim]; -> [num_rows, dim]
+pub(crate) fn in_parts(
+    num_rows: usize,
+    part: usize,
+    overlap: usize,
+    mut hear: impl FnMut(usize, usize) -> Tensor<2>,
+) -> Tensor<2> {
+    let step = part - 2 * overlap;
+    let mut parts = Vec::new();
+    let mut from = 0;
+    while from < num_rows {
+        // The kept rows are from..to; what is heard reaches over by the overlap on both sides.
+        let to = if num_rows <= part { num_rows } else { (from + step).min(num_rows) };
+        let (left, right) = (from.saturating_sub(overlap), (to + overlap).min(num_rows));
+        parts.push(hear(left, right).narrow(0, from - left, to - from));
+        from = to;
+    }
+    Tensor::cat(parts, 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
