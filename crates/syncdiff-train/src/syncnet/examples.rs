@@ -54,6 +54,7 @@ pub(super) fn draw(clips: &dyn TalkSource, settings: &SyncNetTraining, seed: u64
         contrast: usual.contrast * strength,
         gamma: usual.gamma * strength,
         saturation: usual.saturation * strength,
+        tint: usual.tint * strength,
     };
     let colour = ColourJitter::draw(&ranges, seed, 0, 0);
     let frames = clip.clip.num_frames();
