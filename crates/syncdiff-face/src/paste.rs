@@ -6,7 +6,7 @@
 
 use crate::colour::Gains;
 use crate::outline::{Outline, OutlineMask};
-use crate::{Affine, ColourMatch, FaceError, KeepMask};
+use crate::{Affine, ColourMatch, FaceError, KeepMask, SkinMatch};
 use pulp::{Arch, Simd, WithSimd};
 use syncdiff_media::Frame;
 
@@ -240,11 +240,21 @@ pub fn touched_pixels(
     Ok(touched)
 }
 
+/// How a crop is made like its frame before it is put there. Needs a generated crop that is whole, kept parts included.
+#[derive(Debug)]
+pub enum Tone<'a> {
+    /// Not at all.
+    AsDrawn,
+    /// Its colours are matched to the frame's around the hidden region.
+    Seam(&'a mut ColourMatch),
+    /// Its skin takes colours and fine texture of the frame.
+    Skin(&'a mut SkinMatch),
+}
+
 /// Puts a generated crop into the frame and says which rectangle it may have changed.
 ///
 /// `crop_from_frame` is the map that the crop was cut with; `opacity` in [0, 1] fades the whole
-/// crop, for the edges of gaps. With `colour`, the crop's colours are first matched to the frame's
-/// around the hidden region, which needs a generated crop that is whole, kept parts included.
+/// crop, for the edges of gaps.
 ///
 /// # Errors
 /// [`FaceError::Internal`] if sizes contradict each other or the map has no inverse.
@@ -253,7 +263,7 @@ pub fn paste_back(
     generated: &Frame,
     crop_from_frame: &Affine,
     mask: &PasteMask,
-    colour: Option<&mut ColourMatch>,
+    tone: Tone<'_>,
     opacity: f32,
 ) -> Result<Touched, FaceError> {
     if (generated.width, generated.height) != (mask.size, mask.size) {
@@ -266,8 +276,11 @@ pub fn paste_back(
         return Ok(Touched::default());
     }
     let opacity = opacity.min(1.0);
-    let gains = colour.and_then(|c| c.update(frame, generated, crop_from_frame, mask));
-    let source = Source::new(generated, mask, gains);
+    let source = match tone {
+        Tone::AsDrawn => Source::new(generated, mask, None),
+        Tone::Seam(colour) => Source::new(generated, mask, colour.update(frame, generated, crop_from_frame, mask)),
+        Tone::Skin(skin) => Source::of_skin(&skin.update(frame, generated, crop_from_frame, mask), mask),
+    };
     Arch::new().dispatch(Blend { frame, source, map: crop_from_frame, mask, opacity })
 }
 
@@ -307,10 +320,13 @@ impl WithSimd for Blend<'_> {
     }
 }
 
+/// The first three values, and the share of the pixel itself that the fourth one adds, take its place by `weight`.
 #[inline(always)]
 fn blend(pixel: &mut [u8], value: [f32; 4], weight: f32) {
+    let [.., share] = value;
     for (to, value) in pixel.iter_mut().zip(value) {
         let old = f32::from(*to);
+        let value = value + share * old;
         // A float cast saturates, so the splines' overshoot is cut off.
         *to = (old + (value - old) * weight + 0.5) as u8;
     }
@@ -332,7 +348,7 @@ fn area_shifts(map: &Affine) -> Vec<[f32; 2]> {
 /// Pixels added around a crop so that taps need no bounds of their own.
 const PAD: usize = 3;
 
-/// The generated crop in floats, four to a pixel so that one vector holds it, edges repeated.
+/// The generated crop in floats, edges repeated: red, green, blue, and the share of the frame's own pixel that is added.
 struct Source {
     stride: usize,
     last: f32,
@@ -356,6 +372,13 @@ impl Source {
             }
         }
         Source { stride, last: size as f32, pixels }
+    }
+
+    fn of_skin(crop: &[[f32; 4]], mask: &PasteMask) -> Self {
+        let (size, stride) = (mask.size, mask.size + 2 * PAD);
+        let inside = |at: usize| at.saturating_sub(PAD).min(size - 1);
+        let pixels = (0..stride * stride).map(|i| crop[inside(i / stride) * size + inside(i % stride)]);
+        Source { stride, last: size as f32, pixels: pixels.collect() }
     }
 
     /// Index of the pixel up and left of a place, and the fractions to it.

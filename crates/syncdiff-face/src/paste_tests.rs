@@ -1,6 +1,6 @@
 //! Properties of pasting: nothing outside the region moves, and align and paste undo each other.
 
-use crate::{Affine, ColourMatch, KeepMask, PasteMask, Touched, paste_back, touched_pixels, warp};
+use crate::{Affine, ColourMatch, KeepMask, PasteMask, SkinMatch, Tone, Touched, paste_back, touched_pixels, warp};
 use proptest::prelude::*;
 use syncdiff_media::Frame;
 
@@ -38,12 +38,13 @@ proptest! {
 
         // The same crop comes back as the same picture, inside and outside.
         let mut same = frame.clone();
-        let rect = paste_back(&mut same, &crop, &map, &mask, None, 1.0).unwrap();
+        let rect = paste_back(&mut same, &crop, &map, &mask, Tone::AsDrawn, 1.0).unwrap();
         // Another crop changes nothing outside.
         let mut other = frame.clone();
         let strange = Frame::filled(size, size, [255, 0, (bright * 255.0) as u8]);
-        let mut colour = ColourMatch::new();
-        paste_back(&mut other, &strange, &map, &mask, Some(&mut colour), bright).unwrap();
+        let (mut colour, mut skin) = (ColourMatch::new(), SkinMatch::new());
+        let tone = if side > 170.0 { Tone::Seam(&mut colour) } else { Tone::Skin(&mut skin) };
+        paste_back(&mut other, &strange, &map, &mask, tone, bright).unwrap();
         let step = side / size as f64;
         let close = if step > 1.0 { 6.0 * step * step } else { 4.0 };
         for py in 0..240 {
@@ -89,11 +90,11 @@ fn no_opacity_touches_nothing() {
     let mut copy = frame.clone();
     let crop = Frame::filled(64, 64, [200, 10, 10]);
     let map = Affine::scale_shift(0.5, -20.0, -20.0);
-    let touched = paste_back(&mut copy, &crop, &map, &mask(64), None, 0.0).unwrap();
+    let touched = paste_back(&mut copy, &crop, &map, &mask(64), Tone::AsDrawn, 0.0).unwrap();
     assert_eq!((touched, &copy), (Touched::default(), &frame));
-    assert!(paste_back(&mut copy, &crop, &map, &mask(128), None, 1.0).is_err());
+    assert!(paste_back(&mut copy, &crop, &map, &mask(128), Tone::AsDrawn, 1.0).is_err());
     let flat = Affine { m: [[0.0; 3]; 2] };
-    assert!(paste_back(&mut copy, &crop, &flat, &mask(64), None, 1.0).is_err());
+    assert!(paste_back(&mut copy, &crop, &flat, &mask(64), Tone::AsDrawn, 1.0).is_err());
 }
 
 #[test]
@@ -106,11 +107,11 @@ fn a_colour_cast_is_taken_back() {
         let [r, g, b] = pixel.map(f32::from);
         *pixel = [r * 0.9, g, b * 1.1].map(|v| v as u8);
     }
-    let worst = |colour: Option<&mut ColourMatch>| {
+    let worst = |tone: Tone<'_>| {
         let mut pasted = frame.clone();
-        paste_back(&mut pasted, &crop, &map, &mask, colour, 1.0).unwrap();
+        paste_back(&mut pasted, &crop, &map, &mask, tone, 1.0).unwrap();
         pasted.data.iter().zip(&frame.data).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
     };
-    let (plain, matched) = (worst(None), worst(Some(&mut ColourMatch::new())));
+    let (plain, matched) = (worst(Tone::AsDrawn), worst(Tone::Seam(&mut ColourMatch::new())));
     assert!(plain >= 15 && matched <= 8, "{plain} {matched}");
 }

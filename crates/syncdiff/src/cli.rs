@@ -147,7 +147,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) mix: Option<PathBuf>,
 
     /// How the mouth gets into the frame
-    #[arg(long, value_enum, default_value_t = CompositeArg::Face, help_heading = "Output")]
+    #[arg(long, value_enum, default_value_t = CompositeArg::Skin, help_heading = "Output")]
     pub(crate) composite: CompositeArg,
 
     /// What the mouth does where the speech is silent
@@ -214,6 +214,9 @@ impl From<Length> for LengthPolicy {
 /// How the mouth gets into the frame.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum CompositeArg {
+    /// As `face`; outside of the lips the skin takes the frame's colours, and its fine texture where both agree in
+    /// brightness
+    Skin,
     /// The hidden region as far as the face reaches, feathered and colour-matched: neck, collar, hair and background
     /// stay as they were filmed
     Face,
@@ -226,6 +229,7 @@ pub(crate) enum CompositeArg {
 impl From<CompositeArg> for Composite {
     fn from(composite: CompositeArg) -> Self {
         match composite {
+            CompositeArg::Skin => Composite::Skin,
             CompositeArg::Face => Composite::Face,
             CompositeArg::Soft => Composite::Soft,
             CompositeArg::None => Composite::None,

@@ -13,9 +13,12 @@ use crate::device::DeviceChoice;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Composite {
+    /// As `Face`; outside of the lips the skin takes the frame's colours, and its fine texture where both agree in what is
+    /// coarse.
+    #[default]
+    Skin,
     /// The hidden region as far as the face reaches, feathered and colour-matched, at the frame's own resolution: neck,
     /// collar, hair and background stay as they were filmed.
-    #[default]
     Face,
     /// The whole hidden region, feathered and colour-matched.
     Soft,

@@ -257,7 +257,7 @@ fn resolve(args: BenchArgs, folder: &TempDir) -> Outcome<GenerateSettings> {
         face: "largest".into(),
         fps: "25".into(),
         crf: 18,
-        composite: Composite::Face,
+        composite: Composite::Skin,
         silence: Silence::Model,
         cache: None,
         preview: None,

@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use syncdiff::Outcome;
 use syncdiff::render::FEATHER;
 use syncdiff_eval::CROP;
-use syncdiff_face::{Affine, KeepMask, PasteMask, paste_back, warp};
+use syncdiff_face::{Affine, KeepMask, PasteMask, Tone, paste_back, warp};
 use syncdiff_media::Frame;
 use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::generate::{rgb_to_tensor, tensor_to_rgb};
@@ -36,7 +36,7 @@ impl<'a> FirstStage<'a> {
         let seen = rgb_to_tensor(&warp(frame, &to_model, size).data, size, self.device);
         let data = tensor_to_rgb(self.autoencoder.decode(self.autoencoder.encode(seen)));
         let decoded = Frame { width: size, height: size, data };
-        paste_back(frame, &decoded, &to_model, &self.mask, None, 1.0)?;
+        paste_back(frame, &decoded, &to_model, &self.mask, Tone::AsDrawn, 1.0)?;
         Ok(())
     }
 }

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rayon::ThreadPool;
-use syncdiff_face::{ColourMatch, KeepMask, KeepMaskKind, OutlineMask, PasteMask, Touched, paste_back};
+use syncdiff_face::{
+    ColourMatch, KeepMask, KeepMaskKind, OutlineMask, PasteMask, SkinMatch, Tone, Touched, paste_back,
+};
 use syncdiff_media::{Frame, WalkedFrame};
 
 use super::{FADE_FRAMES, FEATHER, Moment, Scene};
@@ -26,6 +28,7 @@ pub(super) struct Painter<'a, M: MouthModel> {
     /// Keeps a mouth within its face, where that is wished.
     outlines: Option<OutlineMask>,
     colour: ColourMatch,
+    skin: SkinMatch,
     last: Option<Moment>,
     /// Networks run here.
     workers: &'a ThreadPool,
@@ -35,15 +38,13 @@ impl<'a, M: MouthModel> Painter<'a, M> {
     pub(super) fn new(scene: &'a Scene<'a, M>, workers: &'a ThreadPool) -> Self {
         let size = scene.model.crop_size();
         let fixed_paste = match (scene.composite, scene.model.keep_mask()) {
-            (Composite::Face | Composite::Soft, KeepMaskKind::AlignedFixed) => {
-                Some(PasteMask::from_keep(&KeepMask::aligned_fixed(size), FEATHER))
-            }
-            (Composite::Face | Composite::Soft, KeepMaskKind::FaceBoxLowerHalf) => None,
             (Composite::None, _) => Some(PasteMask::from_keep(&KeepMask { size, keep: vec![0; size * size] }, 0.0)),
+            (_, KeepMaskKind::AlignedFixed) => Some(PasteMask::from_keep(&KeepMask::aligned_fixed(size), FEATHER)),
+            (_, KeepMaskKind::FaceBoxLowerHalf) => None,
         };
-        let outlines = (scene.composite == Composite::Face).then(|| OutlineMask::new(size));
-        let (drawn, colour) = (VecDeque::new(), ColourMatch::new());
-        Painter { scene, drawn, shown: None, fixed_paste, outlines, colour, last: None, workers }
+        let outlines = matches!(scene.composite, Composite::Skin | Composite::Face).then(|| OutlineMask::new(size));
+        let (drawn, colour, skin) = (VecDeque::new(), ColourMatch::new(), SkinMatch::new());
+        Painter { scene, drawn, shown: None, fixed_paste, outlines, colour, skin, last: None, workers }
     }
 
     /// Keeps a mouth until it is shown.
@@ -70,6 +71,7 @@ impl<'a, M: MouthModel> Painter<'a, M> {
         let moment = scene.moment(walked);
         if !self.last.is_some_and(|last| last.leads_to(moment)) {
             self.colour.reset();
+            self.skin.reset();
         }
         self.last = Some(moment);
         clock.time(Phase::Paste, || {
@@ -83,12 +85,13 @@ impl<'a, M: MouthModel> Painter<'a, M> {
                 _ => None,
             };
             let mask = within.as_ref().unwrap_or(mask);
-            let colour = match scene.composite {
-                Composite::Face | Composite::Soft => Some(&mut self.colour),
-                Composite::None => None,
+            let tone = match scene.composite {
+                Composite::Skin => Tone::Skin(&mut self.skin),
+                Composite::Face | Composite::Soft => Tone::Seam(&mut self.colour),
+                Composite::None => Tone::AsDrawn,
             };
             let mut frame = Frame::clone(&walked.frame);
-            let touched = paste_back(&mut frame, crop, &crop_from_frame, mask, colour, opacity)?;
+            let touched = paste_back(&mut frame, crop, &crop_from_frame, mask, tone, opacity)?;
             Ok((Arc::new(frame), Some(touched)))
         })
     }

@@ -111,7 +111,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "WEIGHT", help_heading = "Generate first")]
     pub(super) guidance: Option<f32>,
 
-    /// How the mouth gets into the frame
+    /// How the mouth gets into the frame; `skin`, the default of `generate`, takes from the source what is scored against it
     #[arg(long, value_enum, default_value_t = CompositeArg::Face, help_heading = "Generate first")]
     pub(super) composite: CompositeArg,
 
