@@ -67,6 +67,18 @@ impl Default for JitterRanges {
     }
 }
 
+impl JitterRanges {
+    /// So many times as strong.
+    pub fn times(self, strength: f64) -> Self {
+        JitterRanges {
+            brightness: self.brightness * strength,
+            contrast: self.contrast * strength,
+            gamma: self.gamma * strength,
+            saturation: self.saturation * strength,
+        }
+    }
+}
+
 /// One change of colour, to be applied to all frames of a sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ColourJitter {
