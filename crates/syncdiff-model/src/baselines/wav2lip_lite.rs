@@ -178,7 +178,7 @@ impl Wav2LipLite {
     /// Reads a file that `syncdiff train wav2lip` wrote.
     ///
     /// # Errors
-    /// [`ModelError::Io`], [`ModelError::Weights`] and [`ModelError::WeightsMismatch`], naming the file.
+    /// [`crate::ModelError::Io`], [`crate::ModelError::Weights`] and [`crate::ModelError::WeightsMismatch`], naming the file.
     pub fn load(path: &Path, device: &Device) -> ModelResult<Self> {
         load_into_from(Self::new(device), &open_safetensors(path)?, &Self::remap(), &path.display().to_string())
     }
@@ -186,7 +186,7 @@ impl Wav2LipLite {
     /// What a file says of itself.
     ///
     /// # Errors
-    /// [`ModelError::Checkpoint`] for a file that cannot be read, [`ModelError::Weights`] for one that says nothing.
+    /// [`crate::ModelError::Checkpoint`] for a file that cannot be read, [`crate::ModelError::Weights`] for one that says nothing.
     pub fn about(path: &Path) -> ModelResult<AboutWav2Lip> {
         read_about(path)
     }
@@ -194,7 +194,7 @@ impl Wav2LipLite {
     /// Writes the weights (f16) with what they are.
     ///
     /// # Errors
-    /// [`ModelError::Io`]; [`ModelError::Limit`] when a value does not fit into `f16`.
+    /// [`crate::ModelError::Io`]; [`crate::ModelError::Limit`] when a value does not fit into `f16`.
     pub fn save(&self, path: &Path, about: &AboutWav2Lip) -> ModelResult<()> {
         save_with_about(&module_tensors(self, &Self::remap()), about, path)
     }
