@@ -802,10 +802,10 @@ fn reader_overfits_two_clips() {
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
     let (task, model) = reader_task(&device, talking_clips(2), 4);
-    let options = TrainOptions { learning_rate: 2e-3, ema_decay: 0.9, ..options(60, 4) };
+    let options = TrainOptions { learning_rate: 2e-3, warmup_steps: 10, ema_decay: 0.9, ..options(100, 4) };
     let (_, shadow, losses) = run(&task, model, &options, folder.path(), 0);
     assert!(mean(&losses[..3]) > 1.2, "chance at first: {losses:?}");
-    assert!(mean(&losses[50..]) < 0.2, "{losses:?}");
+    assert!(mean(&losses[90..]) < 0.2, "{losses:?}");
     let figures = task.validate(&shadow).unwrap();
     assert_eq!(figures[..2], [("wer", 0.0), ("sentences", 1.0)], "{figures:?}");
     assert_eq!(figures.len(), 8);
