@@ -3,6 +3,7 @@
 //! All functions are pure; one draw serves all frames of a sample, because frames that differ in
 //! colour from each other would teach the model a difference that generation never shows.
 
+use sha2::{Digest, Sha256};
 use syncdiff_face::NUM_LANDMARKS;
 
 use crate::mirror::MIRRORED_LANDMARK;
@@ -58,16 +59,15 @@ pub struct JitterRanges {
     pub gamma: f64,
     /// Largest change of saturation: factors from 1 - s to 1 + s.
     pub saturation: f64,
-}
-
-impl Default for JitterRanges {
-    /// Moderate: what cameras and lamps do.
-    fn default() -> Self {
-        JitterRanges { brightness: 0.08, contrast: 0.15, gamma: 0.15, saturation: 0.25 }
-    }
+    /// Largest change of each channel, as by lamps of another colour: factors from 1 - t to 1 + t.
+    pub tint: f64,
 }
 
 impl JitterRanges {
+    /// Wide: skins, lamps and cameras that a small collection of faces lacks.
+    pub const WIDE: JitterRanges =
+        JitterRanges { brightness: 0.1, contrast: 0.2, gamma: 0.3, saturation: 0.35, tint: 0.1 };
+
     /// So many times as strong.
     pub fn times(self, strength: f64) -> Self {
         JitterRanges {
@@ -75,7 +75,15 @@ impl JitterRanges {
             contrast: self.contrast * strength,
             gamma: self.gamma * strength,
             saturation: self.saturation * strength,
+            tint: self.tint * strength,
         }
+    }
+}
+
+impl Default for JitterRanges {
+    /// Moderate: what cameras do.
+    fn default() -> Self {
+        JitterRanges { brightness: 0.08, contrast: 0.15, gamma: 0.15, saturation: 0.25, tint: 0.0 }
     }
 }
 
@@ -90,11 +98,14 @@ pub struct ColourJitter {
     pub gamma: f64,
     /// Factor of the distance from grey of the same luma.
     pub saturation: f64,
+    /// Factors of red, green and blue.
+    pub tint: [f64; 3],
 }
 
 impl ColourJitter {
     /// The change that changes nothing.
-    pub const NONE: ColourJitter = ColourJitter { brightness: 0.0, contrast: 1.0, gamma: 1.0, saturation: 1.0 };
+    pub const NONE: ColourJitter =
+        ColourJitter { brightness: 0.0, contrast: 1.0, gamma: 1.0, saturation: 1.0, tint: [1.0; 3] };
 
     /// The change for sample `index` of a step: the same address gives the same change.
     pub fn draw(ranges: &JitterRanges, seed: u64, step: u64, index: u64) -> Self {
@@ -104,27 +115,74 @@ impl ColourJitter {
             contrast: 1.0 + draws.signed_unit() * ranges.contrast,
             gamma: (1.0 + ranges.gamma).powf(draws.signed_unit()),
             saturation: 1.0 + draws.signed_unit() * ranges.saturation,
+            tint: std::array::from_fn(|_| 1.0 + draws.signed_unit() * ranges.tint),
         }
     }
 
-    /// Changes RGB pixels in place: gamma, contrast and brightness by channel, then saturation
+    /// Changes RGB pixels in place: gamma, contrast, brightness and tint by channel, then saturation
     /// (luma of BT.601).
     pub fn apply(&self, pixels: &mut [u8]) {
         if *self == Self::NONE {
             return;
         }
-        let table: [f32; 256] = std::array::from_fn(|value| {
-            let bent = (value as f64 / 255.0).powf(self.gamma);
-            (((bent - 0.5) * self.contrast + 0.5 + self.brightness) * 255.0) as f32
+        let tables: [[f32; 256]; 3] = self.tint.map(|tint| {
+            std::array::from_fn(|value| {
+                let bent = (value as f64 / 255.0).powf(self.gamma);
+                (((bent - 0.5) * self.contrast + 0.5 + self.brightness) * 255.0 * tint) as f32
+            })
         });
         let saturation = self.saturation as f32;
         for pixel in pixels.chunks_exact_mut(3) {
-            let [r, g, b] = [0, 1, 2].map(|c| table[usize::from(pixel[c])]);
+            let [r, g, b] = [0, 1, 2].map(|c| tables[c][usize::from(pixel[c])]);
             let luma = 0.299 * r + 0.587 * g + 0.114 * b;
             for (to, from) in pixel.iter_mut().zip([r, g, b]) {
                 *to = (luma + (from - luma) * saturation).round().clamp(0.0, 255.0) as u8;
             }
         }
+    }
+}
+
+/// How all frames of a copy of a clip differ from the clip: one change for them all.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Look {
+    /// Colours.
+    pub colour: ColourJitter,
+    /// Left and right exchanged.
+    pub mirrored: bool,
+}
+
+impl Look {
+    /// Names the way in which looks are drawn; another way gets another name.
+    pub(crate) const DRAWN: &'static str = "looks-1";
+    /// The clip as it is.
+    pub const PLAIN: Look = Look { colour: ColourJitter::NONE, mirrored: false };
+
+    /// Copy `copy` of the clip of this name, in other colours within [`JitterRanges::WIDE`] and mirrored or not; copy 0
+    /// is the clip itself. The same address gives the same look.
+    pub fn of_copy(clip: &str, copy: usize) -> Self {
+        if copy == 0 {
+            return Self::PLAIN;
+        }
+        let hash = Sha256::digest(clip);
+        let seed = u64::from_le_bytes(std::array::from_fn(|i| hash[i]));
+        Look {
+            colour: ColourJitter::draw(&JitterRanges::WIDE, seed, 0, copy as u64),
+            mirrored: draw_flip(seed, 0, copy as u64),
+        }
+    }
+
+    /// Changes a crop in place.
+    ///
+    /// # Shapes
+    /// u8 [size, size, 3].
+    ///
+    /// # Panics
+    /// If the length is not `size * size * 3`.
+    pub fn apply(&self, crop: &mut [u8], size: usize) {
+        if self.mirrored {
+            flip_crop(crop, size);
+        }
+        self.colour.apply(crop);
     }
 }
 
@@ -174,6 +232,8 @@ mod tests {
         assert_eq!(flat, [128; 6]);
         let dark = changed(ColourJitter { gamma: 2.0, ..none });
         assert_eq!(dark, [0, 39, 157, 64, 64, 64]);
+        let warm = changed(ColourJitter { tint: [1.1, 1.0, 0.5], ..none });
+        assert_eq!(warm, [11, 100, 100, 141, 128, 64]);
     }
 
     #[test]
@@ -186,8 +246,28 @@ mod tests {
             assert!((0.85..=1.15).contains(&jitter.contrast));
             assert!((1.0 / 1.15..=1.15).contains(&jitter.gamma));
             assert!((0.75..=1.25).contains(&jitter.saturation));
+            assert_eq!(jitter.tint, [1.0; 3]);
+            let wide = ColourJitter::draw(&JitterRanges::WIDE, 1, 2, index);
+            assert!(wide.tint.iter().all(|factor| (0.9..=1.1).contains(factor)) && wide.tint[0] != wide.tint[1]);
         }
         let flips = (0..1000).filter(|index| draw_flip(3, 0, *index)).count();
         assert!((430..570).contains(&flips), "{flips}");
+    }
+
+    #[test]
+    fn a_copy_has_one_look_and_the_clip_itself_none() {
+        let crop: Vec<u8> = (0..8 * 8 * 3).map(|v| v as u8).collect();
+        let seen = |clip: &str, copy: usize| {
+            let mut crop = crop.clone();
+            Look::of_copy(clip, copy).apply(&mut crop, 8);
+            crop
+        };
+        assert_eq!(seen("a", 0), crop);
+        assert_eq!(seen("a", 1), seen("a", 1));
+        for (one, other) in [(("a", 1), ("a", 0)), (("a", 1), ("a", 2)), (("a", 1), ("b", 1))] {
+            assert_ne!(seen(one.0, one.1), seen(other.0, other.1), "{one:?} {other:?}");
+        }
+        let mirrored = (1..=100).filter(|copy| Look::of_copy("a", *copy).mirrored).count();
+        assert!((30..70).contains(&mirrored), "{mirrored}");
     }
 }

@@ -12,6 +12,7 @@ use half::f16;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
 
+use crate::augment::Look;
 use crate::clip::hex;
 use crate::container::{Array, Container, f32_bytes, f32_values, write_container};
 use crate::dataset::Dataset;
@@ -41,6 +42,8 @@ pub struct LatentKey {
     pub shape: [usize; 3],
     /// How numbers are stored.
     pub dtype: LatentType,
+    /// Of which copy of the clip ([`Look::of_copy`]); 0: of the clip itself.
+    pub copy: usize,
 }
 
 impl LatentKey {
@@ -51,6 +54,9 @@ impl LatentKey {
         for part in [LATENT_FORMAT, &self.autoencoder, &self.mask, &shape, &entry.content] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
+        }
+        if self.copy > 0 {
+            hash.update(format!("{} {}", Look::DRAWN, self.copy));
         }
         hex(&hash.finalize())
     }
@@ -143,8 +149,17 @@ impl LatentStore {
         &self.key
     }
 
+    /// The store of a copy of the same clips, below the same folder.
+    pub fn of_copy(&self, copy: usize) -> Self {
+        LatentStore { folder: self.folder.clone(), key: LatentKey { copy, ..self.key.clone() } }
+    }
+
     fn path(&self, entry: &ClipEntry) -> PathBuf {
-        self.folder.join(format!("{}.safetensors", entry.clip))
+        let file = format!("{}.safetensors", entry.clip);
+        match self.key.copy {
+            0 => self.folder.join(file),
+            copy => self.folder.join(format!("copy-{copy}")).join(file),
+        }
     }
 
     /// Are the latents of a clip there, whole, and of this key and content?
@@ -263,7 +278,7 @@ mod tests {
 
     fn key(dtype: LatentType) -> LatentKey {
         let (autoencoder, mask) = ("abc".into(), "aligned_fixed".into());
-        LatentKey { autoencoder, mask, shape: [3, 2, 2], dtype }
+        LatentKey { autoencoder, mask, shape: [3, 2, 2], dtype, copy: 0 }
     }
 
     #[test]
@@ -316,9 +331,17 @@ mod tests {
             LatentKey { mask: "face_box_lower_half".into(), ..base.clone() },
             LatentKey { shape: [3, 4, 1], ..base.clone() },
             LatentKey { dtype: LatentType::F32, ..base.clone() },
+            LatentKey { copy: 1, ..base.clone() },
         ] {
             assert!(!LatentStore::new(cache.path(), other).contains(&entries[0]));
         }
+        // Copies lie beside the clip, and none is taken for another.
+        store.of_copy(1).write(&entries[0], &[("target", &[0.25f32; 24])]).unwrap();
+        assert_ne!(store.of_copy(1).read(&entries[0]).unwrap(), store.read(&entries[0]).unwrap());
+        let moved = store.of_copy(2).path(&entries[0]);
+        std::fs::create_dir_all(moved.parent().unwrap()).unwrap();
+        std::fs::copy(store.of_copy(1).path(&entries[0]), moved).unwrap();
+        assert!(store.of_copy(1).contains(&entries[0]) && !store.of_copy(2).contains(&entries[0]));
         let changed = ClipEntry { content: "other".into(), ..entries[0].clone() };
         assert!(matches!(store.read(&changed), Err(DataError::BadFile { .. })));
         for wrong in [&values[1..], &[f32::NAN; 24], &[1e5; 24]] {

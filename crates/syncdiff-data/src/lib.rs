@@ -31,7 +31,7 @@ mod sample;
 mod shard;
 mod synthetic;
 
-pub use augment::{ColourJitter, JitterRanges};
+pub use augment::{ColourJitter, JitterRanges, Look};
 pub use clip::{CLIP_FORMAT, Clip, ClipArrays, ClipMeta};
 pub use dataset::{ClipFilter, Dataset};
 pub use error::{DataError, Fault};

@@ -156,8 +156,14 @@ fn drawn_clips_train_every_stage() {
     let draw = ["prepare", "--synthetic", "4", "--seconds", "1", "--voice", "tones", "--out", &data];
     assert!(syncdiff(&draw).status.success());
     let run = |stage: &str, more: &[&str]| {
-        let config = common::root().join(format!("configs/lite/{stage}.toml"));
-        let fixed = ["train", stage, "--config", text(&config), "--data", &data, "--steps", "2", "--device", "cpu"];
+        let shipped = common::root().join(format!("configs/lite/{stage}.toml"));
+        let config = path(&format!("{stage}.toml"));
+        let mut words = std::fs::read_to_string(shipped).expect("a configuration");
+        if stage == "diffusion" {
+            words += "coloured_copies = 1\n";
+        }
+        std::fs::write(&config, words).expect("written");
+        let fixed = ["train", stage, "--config", &config, "--data", &data, "--steps", "2", "--device", "cpu"];
         let done = syncdiff(&[&fixed[..], &["--out", &path(stage)], more].concat());
         assert!(done.status.success(), "{stage}: {}", String::from_utf8_lossy(&done.stderr));
         let told = String::from_utf8_lossy(&done.stdout).into_owned();
@@ -170,4 +176,9 @@ fn drawn_clips_train_every_stage() {
     let (offsets, latents) = (path("speech/offsets.tsv"), path("latents"));
     let files = ["--autoencoder", &autoencoder, "--speech", &speech, "--offsets", &offsets, "--latents", &latents];
     run("diffusion", &files);
+    let clips = |folder: &str| {
+        let speakers = std::fs::read_dir(path(folder)).expect("a folder of latents");
+        speakers.flatten().map(|at| std::fs::read_dir(at.path()).expect("a speaker").count()).sum::<usize>()
+    };
+    assert_eq!((clips("latents/train/synthetic"), clips("latents/copy-1/train/synthetic")), (2, 2));
 }

@@ -11,7 +11,7 @@ use crate::speech::read_offsets;
 use burn::tensor::{Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use syncdiff_data::{Clip, Frame, KeepMask, KeepMaskKind, LatentKey, LatentStore, LatentType};
+use syncdiff_data::{Clip, Frame, KeepMask, KeepMaskKind, LatentKey, LatentStore, LatentType, Look};
 use syncdiff_model::audio::{AudioEncoder, AudioEncoderConfig, Conditioner};
 use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::denoiser::LatentDenoiser;
@@ -103,7 +103,7 @@ pub fn diffusion(
         device: plain,
         config: &model_config,
     };
-    let [clips, valid] = encoder.splits(inputs, partners.as_mut())?;
+    let [clips, valid] = encoder.splits(inputs, settings.coloured_copies, partners.as_mut())?;
 
     let device = inputs.differentiating();
     let mut stage = DenoiserStage {
@@ -227,6 +227,7 @@ pub(super) fn latent_store(folder: &Path, autoencoder_file: &Path, config: &LipS
         mask: config.keep_mask.clone(),
         shape: [config.autoencoder.z_channels, side, side],
         dtype: LatentType::F16,
+        copy: 0,
     };
     Ok(LatentStore::new(folder, key))
 }
@@ -254,8 +255,13 @@ fn latents(first_stage: &Autoencoder, crops: &[Vec<u8>], side: usize, device: &D
 }
 
 impl ClipEncoder<'_> {
-    fn arrays(&self, clip: &Clip) -> TrainResult<Vec<(&'static str, Vec<f32>)>> {
-        let crops: Vec<Vec<u8>> = (0..clip.num_frames()).map(|f| clip.frame(f).to_vec()).collect();
+    fn arrays(&self, clip: &Clip, look: Look) -> TrainResult<Vec<(&'static str, Vec<f32>)>> {
+        let seen = |frame: usize| {
+            let mut crop = clip.frame(frame).to_vec();
+            look.apply(&mut crop, clip.crop_size());
+            crop
+        };
+        let crops: Vec<Vec<u8>> = (0..clip.num_frames()).map(seen).collect();
         let masked = crops.iter().map(|crop| self.mask.apply(crop)).collect::<TrainResult<Vec<_>>>()?;
         // Much of an encoder pass runs on one thread: the two kinds of frames go side by side.
         let (side, device, other) = (self.config.crop_size, self.device.clone(), self.first_stage.clone());
@@ -273,16 +279,18 @@ impl ClipEncoder<'_> {
         Ok(rows.into_data().convert::<f32>().try_into_vec().expect("converted to f32"))
     }
 
-    /// Clips of the training split, and a few of each speaker held out: a few dozen samples are drawn from these.
+    /// Clips of the training split with their copies, and a few of each speaker held out: a few dozen samples are drawn
+    /// from these.
     pub(super) fn splits(
         &self,
         inputs: &RunInputs<'_>,
+        copies: usize,
         mut partners: Option<&mut Partners<'_>>,
     ) -> TrainResult<[Vec<LatentClip>; 2]> {
         let all = &inputs.config.data;
         let few = DataSettings { max_clips_per_speaker: VALID_CLIPS_PER_SPEAKER, ..all.clone() };
-        let train = self.encode_all(inputs, partners.as_deref_mut(), "train", all)?;
-        Ok([train, self.encode_all(inputs, partners, "valid", &few)?])
+        let train = self.encode_all(inputs, partners.as_deref_mut(), "train", all, copies)?;
+        Ok([train, self.encode_all(inputs, partners, "valid", &few, 0)?])
     }
 
     /// What draws samples of these clips, training and held out, and knows their loss.
@@ -322,9 +330,17 @@ impl ClipEncoder<'_> {
         partners: Option<&mut Partners<'_>>,
         split: &str,
         choice: &DataSettings,
+        copies: usize,
     ) -> TrainResult<Vec<LatentClip>> {
         let chosen = choice.choose(inputs.data, split)?;
-        let fill = || self.store.fill(inputs.data, &chosen, |_, clip| self.arrays(clip));
+        let stores: Vec<LatentStore> = (0..=copies).map(|copy| self.store.of_copy(copy)).collect();
+        let fill = || -> TrainResult<()> {
+            for store in &stores {
+                let look = |clip: &Clip| Look::of_copy(&clip.meta().clip, store.key().copy);
+                store.fill(inputs.data, &chosen, |_, clip| self.arrays(clip, look(clip)))?;
+            }
+            Ok(())
+        };
         // The other processes find all latents there.
         match partners {
             Some(partners) => partners.after_leader(&format!("latents-{split}"), fill)?,
@@ -332,19 +348,10 @@ impl ClipEncoder<'_> {
         };
         let len = self.store.key().shape.iter().product::<usize>();
         let mut frame = vec![0f32; len];
-        let mut clips = Vec::with_capacity(chosen.len());
+        let mut clips = Vec::with_capacity(chosen.len() * stores.len());
         for number in chosen {
             let clip = inputs.data.load(number)?;
             let entry = &inputs.data.clips()[number];
-            let latents = self.store.read(entry)?;
-            let mut plane = |name: &str| -> TrainResult<Vec<u16>> {
-                let mut bits = Vec::with_capacity(clip.num_frames() * len);
-                for f in 0..clip.num_frames() {
-                    latents.copy_frame(name, f, &mut frame)?;
-                    bits.extend(frame.iter().map(|v| half::f16::from_f32(*v).to_bits()));
-                }
-                Ok(bits)
-            };
             let rows = self.listener.rows(clip.speech(), clip.num_frames(), self.device);
             let values = |rows: Tensor<2>| -> Vec<f32> {
                 rows.into_data().convert::<f32>().try_into_vec().expect("converted to f32")
@@ -353,15 +360,28 @@ impl ClipEncoder<'_> {
                 true => (Vec::new(), values(rows)),
                 false => (values(self.listener.encode(rows)), Vec::new()),
             };
-            clips.push(LatentClip {
-                frames: plane("target")?,
-                masked: plane("masked")?,
-                speech,
-                rows,
-                offset: self.offsets.get(&entry.clip).copied().unwrap_or(0),
-                valid: clip.valid().iter().map(|v| *v != 0).collect(),
-                sounds: self.embeddings(&clip)?,
-            });
+            let valid: Vec<bool> = clip.valid().iter().map(|v| *v != 0).collect();
+            let sounds = self.embeddings(&clip)?;
+            for store in &stores {
+                let latents = store.read(entry)?;
+                let mut plane = |name: &str| -> TrainResult<Vec<u16>> {
+                    let mut bits = Vec::with_capacity(clip.num_frames() * len);
+                    for f in 0..clip.num_frames() {
+                        latents.copy_frame(name, f, &mut frame)?;
+                        bits.extend(frame.iter().map(|v| half::f16::from_f32(*v).to_bits()));
+                    }
+                    Ok(bits)
+                };
+                clips.push(LatentClip {
+                    frames: plane("target")?,
+                    masked: plane("masked")?,
+                    speech: speech.clone(),
+                    rows: rows.clone(),
+                    offset: self.offsets.get(&entry.clip).copied().unwrap_or(0),
+                    valid: valid.clone(),
+                    sounds: sounds.clone(),
+                });
+            }
         }
         Ok(clips)
     }
