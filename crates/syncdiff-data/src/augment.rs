@@ -67,6 +67,17 @@ impl JitterRanges {
     /// Wide: skins, lamps and cameras that a small collection of faces lacks.
     pub const WIDE: JitterRanges =
         JitterRanges { brightness: 0.1, contrast: 0.2, gamma: 0.3, saturation: 0.35, tint: 0.1 };
+
+    /// So many times as strong.
+    pub fn times(self, strength: f64) -> Self {
+        JitterRanges {
+            brightness: self.brightness * strength,
+            contrast: self.contrast * strength,
+            gamma: self.gamma * strength,
+            saturation: self.saturation * strength,
+            tint: self.tint * strength,
+        }
+    }
 }
 
 impl Default for JitterRanges {

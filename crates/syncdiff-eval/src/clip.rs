@@ -15,9 +15,8 @@ use crate::metrics::Group;
 use crate::pairs::PairReader;
 use crate::perceptual::LpipsMean;
 use crate::picture::{EQUAL_DB, psnr, psnr_u8wrap, ssim};
-use crate::read::Mouths;
+use crate::read::{Mouths, word_figures};
 use crate::region::{Region, mouth};
-use crate::words::EditCounts;
 
 /// A face in the generated frame is the reference's if their boxes overlap by more.
 const SAME_FACE_IOU: f32 = 0.25;
@@ -119,7 +118,8 @@ struct Scorer<'a> {
     aligned: Pictures,
     lpips: Vec<(String, Region, usize, LpipsMean<'a>)>,
     listeners: Vec<(Protocol, Listener<'a>)>,
-    mouths: Option<Mouths>,
+    /// For the reader: the generated clip's, the reference's.
+    mouths: Option<[Mouths; 2]>,
     /// Aligned mouths of the last pair: the reference's, the generated clip's.
     before: Option<(usize, Frame, Frame)>,
     change: [MeanOf; 3],
@@ -162,7 +162,12 @@ impl<'a> Scorer<'a> {
             Ok(models) if follow && truth.has_face() => Some(Tracker::new(models, TrackerOptions::default())?),
             _ => None,
         };
-        let reads = wanted.has(Group::Wer) && instruments.reader.is_ok() && inputs.read.is_none();
+        let mouths = match &instruments.reader {
+            Ok(reader) if wanted.has(Group::Wer) && inputs.read.is_none() && inputs.transcript.is_some() => {
+                truth.has_face().then(|| [Mouths::new(reader.window()), Mouths::new(reader.window())])
+            }
+            _ => None,
+        };
         Ok(Scorer {
             wanted,
             instruments,
@@ -172,7 +177,7 @@ impl<'a> Scorer<'a> {
             aligned: Pictures::default(),
             lpips,
             listeners,
-            mouths: (reads && inputs.transcript.is_some() && truth.has_face()).then(Mouths::default),
+            mouths,
             before: None,
             change: Default::default(),
             lips: Default::default(),
@@ -213,8 +218,11 @@ impl<'a> Scorer<'a> {
         for (_, listener) in &mut self.listeners {
             listener.push(ours, secs, index)?;
         }
-        if let Some(mouths) = &mut self.mouths {
+        if let (Some([mouths, originals]), Ok(reader)) = (&mut self.mouths, &self.instruments.reader) {
             mouths.push(ours, crop);
+            if reader.reads_originals() {
+                originals.push(reference, crop);
+            }
         }
         let found = self.tracker.as_mut().map(|tracker| tracker.push(ours));
         let overlap = |face: &syncdiff_face::TrackedFace| face_box.map_or(0.0, |b| b.iou(&face.face_box));
@@ -272,17 +280,10 @@ impl<'a> Scorer<'a> {
             figures.put("time.jitter_ratio", ratio(ours, truth));
         }
         sync_figures(&mut figures, tools, inputs, pairs, self.listeners, self.end_secs, &mut remarks)?;
-        let words = match (inputs.transcript, inputs.read, &self.mouths, &self.instruments.reader) {
-            (Some(said), Some(read), _, _) if wanted.has(Group::Wer) => Some((said, read.to_owned())),
-            (Some(said), None, Some(mouths), Ok(reader)) => Some((said, reader.read(mouths)?)),
-            _ => None,
+        let words = match wanted.has(Group::Wer) {
+            true => word_figures(&mut figures, &self.instruments.reader, inputs, self.mouths.as_ref())?,
+            false => None,
         };
-        let words = words.map(|(said, read)| {
-            let counts = EditCounts::of_words(said, &read);
-            figures.put("words.wer", Some(counts.rate()));
-            figures.put("words.cer", Some(EditCounts::of_characters(said, &read).rate()));
-            counts
-        });
         explain_absent(&mut figures, wanted, self.instruments, self.truth, inputs);
         Ok(Scored {
             figures: figures.values,

@@ -10,7 +10,7 @@ use syncdiff_model::scorers::Lpips;
 use crate::judge::Judge;
 use crate::metrics::Group;
 use crate::pairs::ClipFacts;
-use crate::read::MouthReader;
+use crate::read::Reader;
 use crate::words::EditCounts;
 
 /// Which figures are wanted.
@@ -42,7 +42,7 @@ pub struct Instruments {
     /// Judges sync.
     pub judge: Maybe<Box<dyn Judge>>,
     /// Reads lips.
-    pub reader: Maybe<MouthReader>,
+    pub reader: Maybe<Box<dyn Reader>>,
     /// Where LPIPS runs.
     pub device: Device,
 }

@@ -50,7 +50,7 @@ pub use paper::{PAPER_COLUMNS, PAPER_TABLES, PaperColumn, PaperRow, PaperTable, 
 pub use perceptual::{LpipsMean, SMALLEST_LPIPS_SIDE};
 pub use picture::{EQUAL_DB, mse, psnr, psnr_u8wrap, ssim};
 pub use plot::{distribution, escape, speakers};
-pub use read::{MouthReader, Mouths};
+pub use read::{MouthReader, MouthWindow, Mouths, OwnReader, Reader};
 pub use region::{CROP, PAPER_SIDE, Region, mouth, paper_crop, resized_bilinear};
 pub use row::{Row, rounded};
 pub use sheet::{SheetRow, contact_sheet};

@@ -92,7 +92,7 @@ const fn of(key: &'static str, title: &'static str, better: Better, digits: usiz
 use Better::{Higher, Lower, Near, Neither};
 
 /// All figures of a clip, in the order of tables. FID belongs to no clip and stands apart.
-pub const METRICS: [Metric; 51] = [
+pub const METRICS: [Metric; 52] = [
     of("crop96.psnr", "PSNR, face box at 96x96 (dB)", Higher, 2, Group::Psnr),
     of("crop96.psnr_u8wrap", "PSNR wrapped to 8 bits, face box at 96x96 (dB)", Higher, 2, Group::Psnr),
     of("crop96.ssim", "SSIM, face box at 96x96", Higher, 4, Group::Ssim),
@@ -125,6 +125,7 @@ pub const METRICS: [Metric; 51] = [
     of("sync.own.offset", "offset of the sound by our own SyncNet (frames)", Near(0.0), 2, Group::Lse),
     of("words.wer", "word error rate", Lower, 3, Group::Wer),
     of("words.cer", "character error rate", Lower, 3, Group::Wer),
+    of("words.wer_truth", "word error rate of the original, the reader's own", Neither, 3, Group::Wer),
     of("lips.opening_correlation", "lip opening, correlation with the truth", Higher, 3, Group::Lips),
     of("lips.opening_best", "the same at its best move of 3 frames", Higher, 3, Group::Lips),
     of("lips.opening_lag", "that move (frames)", Near(0.0), 2, Group::Lips),

@@ -14,6 +14,7 @@ mod gradients;
 mod images;
 mod options;
 mod pretrain;
+mod reader;
 pub mod run;
 mod seeds;
 mod speech;
@@ -31,6 +32,7 @@ pub use error::{TrainError, TrainResult};
 pub use exchange::{Partners, Share};
 pub use options::TrainOptions;
 pub use pretrain::{PretrainTask, PretrainTraining, Pretrainee, SoundClusters};
+pub use reader::{ReaderTask, ReaderTraining};
 pub use speech::{
     ClipOffset, LIP_VALUES, LipReader, SpeechAugmentation, SpeechClip, SpeechTask, SpeechTraining, read_offsets,
     write_offsets,

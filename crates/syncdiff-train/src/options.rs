@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct TrainOptions {
     /// Optimiser steps in all; a resumed run goes on to this number.
     pub steps: u64,
-    /// Samples per step: frames; utterances for the speech encoder; clips for its pre-training and the SyncNet; windows
-    /// for Wav2Lip.
+    /// Samples per step: frames; utterances for the speech encoder; clips for its pre-training, the SyncNet and
+    /// the lip reader; windows for Wav2Lip.
     pub batch_size: usize,
     /// Equal parts that a step's batch is computed in, one after the other, where it does not fit into memory at once.
     #[serde(default = "one")]

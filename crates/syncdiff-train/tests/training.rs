@@ -18,15 +18,17 @@ use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::baselines::Wav2LipLite;
 use syncdiff_model::denoiser::{LatentDenoiser, PriorConfig};
 use syncdiff_model::diffusion::{LossWeighting, Prediction, Schedule};
+use syncdiff_model::reader::GridReader;
 use syncdiff_model::scorers::OwnSyncNet;
 use syncdiff_model::unet::UNetConfig;
 use syncdiff_model::weights::{Remap, module_tensors};
 use syncdiff_train::{
     AutoencoderTask, AutoencoderTraining, DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets,
     EstimateTraining, FrameSource, LIP_VALUES, LatentClip, LipReader, PretrainTask, PretrainTraining, Pretrainee,
-    Shard, Sizes, SoundClusters, SpeechAugmentation, SpeechClip, SpeechTask, SpeechTraining, Stats, StepLoss,
-    StudentStage, StudentTask, StudentTraining, SyncNetTask, SyncNetTrainee, SyncNetTraining, TalkingClip, Task,
-    TrainError, TrainOptions, TrainResult, Wav2LipTask, Wav2LipTrainee, Wav2LipTraining, train,
+    ReaderTask, ReaderTraining, Shard, Sizes, SoundClusters, SpeechAugmentation, SpeechClip, SpeechTask,
+    SpeechTraining, Stats, StepLoss, StudentStage, StudentTask, StudentTraining, SyncNetTask, SyncNetTrainee,
+    SyncNetTraining, TalkingClip, Task, TrainError, TrainOptions, TrainResult, Wav2LipTask, Wav2LipTrainee,
+    Wav2LipTraining, train,
 };
 
 /// The tensor library has one random generator for the whole process: tests that draw from it take turns.
@@ -218,7 +220,8 @@ fn talking_clips(count: usize) -> &'static Vec<TalkingClip> {
     let folder = tempfile::tempdir().unwrap();
     let clip = |number: usize| {
         let path = folder.path().join(format!("{number}.safetensors"));
-        talking::arrays(number, 60, 64).write(&path, &ClipMeta::default()).unwrap();
+        let meta = ClipMeta { transcript: talking::said(number), ..ClipMeta::default() };
+        talking::arrays(number, 60, 64).write(&path, &meta).unwrap();
         TalkingClip { clip: Arc::new(Clip::read(&path).unwrap()), offset: 0 }
     };
     Box::leak(Box::new((0..count).map(clip).collect()))
@@ -238,6 +241,29 @@ fn syncnet_task(device: &Device, clips: &'static Vec<TalkingClip>) -> (SyncNetTa
         augment: SpeechAugmentation { noise: 0.3, equaliser: 0.2, warp: 0.05, speed: 0.0 },
     };
     (SyncNetTask::new(settings, 2, 5, device, clips, clips).unwrap(), model)
+}
+
+const READING: ReaderTraining = ReaderTraining {
+    shift: 1.0,
+    zoom: 0.05,
+    colour: 1.0,
+    stretch: 0.05,
+    start: 1.0,
+    lost: 0.05,
+    hidden: 2,
+    dropout: 0.1,
+    smoothing: 0.0,
+};
+
+fn reader_task(
+    device: &Device,
+    clips: &'static Vec<TalkingClip>,
+    batch_size: usize,
+) -> (ReaderTask<'static>, GridReader) {
+    let device = device.clone().autodiff();
+    device.seed(5);
+    let model = GridReader::new(&device);
+    (ReaderTask::new(READING, batch_size, 5, device, clips, clips).unwrap(), model)
 }
 
 const PRETRAINING: PretrainTraining = PretrainTraining {
@@ -393,6 +419,16 @@ fn syncnet_resume_is_exact() {
     let (device, clips) = (Device::flex(), talking_clips(2));
     assert_exact_resume(|| {
         let (task, model) = syncnet_task(&device, clips);
+        (Box::new(task), model)
+    });
+}
+
+#[test]
+fn reader_resume_is_exact() {
+    let _turn = turn();
+    let (device, clips) = (Device::flex(), talking_clips(2));
+    assert_exact_resume(|| {
+        let (task, model) = reader_task(&device, clips, 2);
         (Box::new(task), model)
     });
 }
@@ -758,6 +794,22 @@ fn syncnet_overfits_one_clip() {
     assert!(mean(&losses[190..]) < 0.8, "{losses:?}");
     let figures = task.validate(&shadow).unwrap();
     assert!(figures.iter().any(|(name, value)| *name == "accuracy" && *value > 0.6), "{figures:?}");
+}
+
+/// Two clips with no word in common: who does not look at the mouths is left with ln 2.
+#[test]
+fn reader_overfits_two_clips() {
+    let _turn = turn();
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let (task, model) = reader_task(&device, talking_clips(2), 4);
+    let options = TrainOptions { learning_rate: 2e-3, warmup_steps: 10, ema_decay: 0.9, ..options(100, 4) };
+    let (_, shadow, losses) = run(&task, model, &options, folder.path(), 0);
+    assert!(mean(&losses[..3]) > 1.2, "chance at first: {losses:?}");
+    assert!(mean(&losses[90..]) < 0.2, "{losses:?}");
+    let figures = task.validate(&shadow).unwrap();
+    assert_eq!(figures[..2], [("wer", 0.0), ("sentences", 1.0)], "{figures:?}");
+    assert_eq!(figures.len(), 8);
 }
 
 /// Far below ln 6, which is what is left without knowing anything; and better than by naming the most frequent cluster

@@ -15,6 +15,7 @@ use common::{Stage, assert_failed, bars, ffmpeg, root, said, text, tiny_model};
 use plain::Case;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
+use syncdiff_model::reader::{AboutReader, GridReader};
 use syncdiff_model::scorers::{AboutSyncNet, OwnSyncNet};
 use tempfile::TempDir;
 
@@ -310,6 +311,51 @@ fn faces_are_measured_where_the_reference_shows_them() {
         assert!(figure(worse, "mouth.lpips_alex") > 0.02 && figure(worse, "full.lpips_alex") > 0.02);
     }
     assert_eq!(common::names_in(&out.join("media")).len(), 4);
+}
+
+/// Our own reader has figures of commands, of the clip and of its original, and of no other sentence; another reader is
+/// another identity of the rows.
+#[test]
+fn our_own_reader_reads_commands_only() {
+    let Some(stage) = Stage::set() else { return };
+    let (table, out) = (stage.path("pairs.tsv"), stage.path("out"));
+    let clip = text(&stage.clip);
+    let lines = [("command", "bin blue at f two now"), ("news", "good evening"), ("mute", "")];
+    let lines: String = lines.iter().map(|(name, said)| format!("{clip}\t{clip}\t{name}\t{said}\n")).collect();
+    std::fs::write(&table, format!("generated\treference\tname\ttranscript\n{lines}")).expect("written");
+    let device = Device::flex();
+    let readers = [1, 2].map(|seed| {
+        device.seed(seed);
+        let path = stage.path(&format!("reader-{seed}.safetensors"));
+        let about = AboutReader { seed, steps: 0, data: "nothing".into(), licence: "MIT".into() };
+        GridReader::new(&device).save(&path, &about).expect("saved");
+        path
+    });
+    let run = |reader: &Path| {
+        let args = ["--pairs", text(&table), "--out", text(&out), "--metrics", "wer", "--reader", text(reader)];
+        assert_code(&eval(&args), 0);
+        report(&out)
+    };
+    let found = run(&readers[0]);
+    let named = found["judges"].to_string();
+    assert!(named.contains("our own reader of GRID commands: six words") && named.contains("Seed 1"), "{named}");
+    let of = rows(&found);
+    let wer = figure(&of["command"], "words.wer");
+    assert_eq!(figure(&of["command"], "words.wer_truth"), wer, "the clip is its original");
+    assert!((wer * 6.0 - (wer * 6.0).round()).abs() < 1e-9 && (0.0..=1.0).contains(&wer), "{wer}");
+    for (name, part) in [("news", "GRID commands only"), ("mute", "no transcript")] {
+        for key in ["words.wer", "words.cer", "words.wer_truth"] {
+            let reason = of[name]["absent"][key].as_str().unwrap_or_default();
+            assert!(reason.contains(part) && of[name]["figures"][key].is_null(), "{name}: {:#}", of[name]);
+        }
+    }
+    let kept = || std::fs::read_to_string(out.join("clips/command.json")).expect("a row");
+    let first = kept();
+    assert!(run(&readers[1])["judges"].to_string().contains("Seed 2"));
+    assert_ne!(kept(), first, "the row of another reader was taken");
+    let gone = stage.path("gone.safetensors");
+    let args = ["--pairs", text(&table), "--out", text(&out), "--reader", text(&gone)];
+    assert_failed(&eval(&args), 7, &["gone.safetensors"]);
 }
 
 /// This program's own clips take the same way, with leak and ceiling on top.

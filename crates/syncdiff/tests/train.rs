@@ -30,7 +30,7 @@ impl Stage {
         STAGE.get_or_init(|| {
             let stage = Stage { folder: TempDir::new().expect("a folder") };
             talking::prepare(&stage.path("data"));
-            for name in ["autoencoder", "pretrain", "speech", "diffusion", "student", "syncnet", "wav2lip"] {
+            for name in ["autoencoder", "pretrain", "speech", "diffusion", "student", "syncnet", "wav2lip", "reader"] {
                 let shipped =
                     std::fs::read_to_string(root().join(format!("configs/lite/{name}.toml"))).expect("shipped");
                 let mut config: toml::Table = shipped.parse().expect("TOML");
@@ -44,6 +44,8 @@ impl Stage {
                 ] {
                     options.insert(key.into(), toml::Value::Integer(value as i64));
                 }
+                // Drawn clips are of no known corpus.
+                config.remove("data");
                 // Every part of a loss in these few steps.
                 let part = config[name].as_table_mut().expect("its part");
                 for (key, value) in [
@@ -277,6 +279,37 @@ fn syncnet_resume_after_a_kill() {
 #[test]
 fn wav2lip_resume_after_a_kill() {
     Stage::set().assert_resume_is_exact("wav2lip");
+}
+
+#[test]
+fn reader_resume_after_a_kill() {
+    Stage::set().assert_resume_is_exact("reader");
+}
+
+/// Clips whose transcript is no command are left out and counted; without any command the run does not begin.
+#[test]
+fn readers_learn_from_commands_only_and_say_so() {
+    let stage = Stage::set();
+    let data = |name: &str, keep: usize| {
+        let folder = stage.path(name);
+        talking::prepare(&folder);
+        let path = folder.join("index.json");
+        let mut index: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        for clip in index["clips"].as_array_mut().unwrap().iter_mut().filter(|clip| clip["split"] == "train").skip(keep)
+        {
+            clip["transcript"] = "good evening".into();
+        }
+        std::fs::write(&path, index.to_string()).unwrap();
+    };
+    data("some-commands", 2);
+    data("no-commands", 0);
+    assert_done(&stage.train_on("some-commands", "reader", "some-commands-run").output().expect("it starts"));
+    let about = syncdiff_model::reader::GridReader::about(&stage.result("reader", "some-commands-run")).unwrap();
+    assert_eq!((about.seed, about.steps, &about.licence[..]), (1, STEPS, "CC0-1.0"));
+    assert!(about.data.starts_with("drawn (2 clips); left out: 1 "), "{}", about.data);
+    let output = stage.train_on("no-commands", "reader", "no-commands-run").output().expect("it starts");
+    assert_failed(&output, 2, &["train", "GRID command", "none of its 3"]);
+    assert!(!stage.path("no-commands-run").exists());
 }
 
 #[test]

@@ -17,18 +17,16 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::{leaky_relu, sigmoid, silu};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use syncdiff_checkpoint::{Checkpoint, Value};
 
 use crate::audio::filterbank::SAMPLES_PER_ROW;
 use crate::audio::mel::{CHUNK_COLUMNS, CHUNK_FRAMES, Edges, MelSpectrogram, NUM_MELS, sync_chunk_start};
 use crate::baselines::wav2lip::FACE_SIZE;
 use crate::cost::{Cost, Meter};
-use crate::error::{ModelError, ModelResult};
+use crate::error::ModelResult;
 use crate::nn::conv_norm::{Conv, ConvShape};
 use crate::nn::layer::{HALF, Layer, NORM_EPS, NORM_GROUPS, SAME};
 use crate::nn::{Conv1x1, Conv3, GroupNorm};
-use crate::weights::folder::save_safetensors_about;
-use crate::weights::{Remap, Storage, load_into_from, module_tensors, open_safetensors};
+use crate::weights::{Remap, load_into_from, module_tensors, open_safetensors, read_about, save_with_about};
 
 /// Channels at sides 96, 48, 24, 12, 6 and 3.
 const CHANNELS: [usize; 6] = [16, 24, 48, 64, 96, 128];
@@ -39,10 +37,6 @@ const COARSEST: usize = FACE_SIZE >> 5;
 /// Output channels and convolution of the sound encoder's layers: 80 x 16 to 10 x 2.
 const SOUND: [(usize, ConvShape); 6] = [(16, SAME), (32, HALF), (32, SAME), (64, HALF), (64, SAME), (96, HALF)];
 const SOUND_SIZE: [usize; 2] = [NUM_MELS / 8, CHUNK_COLUMNS / 8];
-const STAGE: &str = "wav2lip lite";
-/// Name of the metadata's only entry.
-const ABOUT: &str = "about";
-
 /// Doubles the side: doubled pixels, 3x3 convolution, group norm, SiLU, then a residual layer.
 #[derive(Module, Debug)]
 struct Up {
@@ -184,7 +178,7 @@ impl Wav2LipLite {
     /// Reads a file that `syncdiff train wav2lip` wrote.
     ///
     /// # Errors
-    /// [`ModelError::Io`], [`ModelError::Weights`] and [`ModelError::WeightsMismatch`], naming the file.
+    /// [`crate::ModelError::Io`], [`crate::ModelError::Weights`] and [`crate::ModelError::WeightsMismatch`], naming the file.
     pub fn load(path: &Path, device: &Device) -> ModelResult<Self> {
         load_into_from(Self::new(device), &open_safetensors(path)?, &Self::remap(), &path.display().to_string())
     }
@@ -192,23 +186,17 @@ impl Wav2LipLite {
     /// What a file says of itself.
     ///
     /// # Errors
-    /// [`ModelError::Checkpoint`] for a file that cannot be read, [`ModelError::Weights`] for one that says nothing.
+    /// [`crate::ModelError::Checkpoint`] for a file that cannot be read, [`crate::ModelError::Weights`] for one that says nothing.
     pub fn about(path: &Path) -> ModelResult<AboutWav2Lip> {
-        let checkpoint = Checkpoint::open(path).map_err(ModelError::Checkpoint)?;
-        let silent = |reason: String| ModelError::weights(path, reason, "Train it with this program");
-        match checkpoint.value(&[ABOUT]).map_err(ModelError::Checkpoint)? {
-            Some(Value::Text(text)) => toml::from_str(&text).map_err(|error| silent(error.to_string())),
-            _ => Err(silent("it does not say what it is".into())),
-        }
+        read_about(path)
     }
 
     /// Writes the weights (f16) with what they are.
     ///
     /// # Errors
-    /// [`ModelError::Io`]; [`ModelError::Limit`] when a value does not fit into `f16`.
+    /// [`crate::ModelError::Io`]; [`crate::ModelError::Limit`] when a value does not fit into `f16`.
     pub fn save(&self, path: &Path, about: &AboutWav2Lip) -> ModelResult<()> {
-        let text = toml::to_string(about).map_err(|error| ModelError::internal(STAGE, error.to_string()))?;
-        save_safetensors_about(&module_tensors(self, &Self::remap()), Storage::F16, (ABOUT, &text), path)
+        save_with_about(&module_tensors(self, &Self::remap()), about, path)
     }
 
     /// Draws faces.

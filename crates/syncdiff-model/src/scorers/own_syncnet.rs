@@ -21,7 +21,6 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use syncdiff_checkpoint::{Checkpoint, Value};
 
 use crate::audio::filterbank::{Bands, FRAMES_PER_ROW, NUM_BANDS, SAMPLES_PER_ROW, log_filterbank};
 use crate::cost::{Cost, Meter};
@@ -30,8 +29,7 @@ use crate::nn::conv_norm::ConvShape;
 use crate::nn::layer::{HALF, Layer, SAME};
 use crate::nn::{Conv1x1, Part, resample};
 use crate::scorers::sync_distance::{SyncDistances, SyncScore};
-use crate::weights::folder::save_safetensors_about;
-use crate::weights::{Remap, Storage, load_into_from, module_tensors, open_safetensors};
+use crate::weights::{Remap, load_into_from, module_tensors, open_safetensors, read_about, save_with_about};
 
 /// Video frames of a window.
 pub const WINDOW_FRAMES: usize = 5;
@@ -130,9 +128,6 @@ pub struct AboutSyncNet {
     pub licence: String,
 }
 
-/// Name of the metadata's only entry.
-const ABOUT: &str = "about";
-
 impl OwnSyncNet {
     /// Random weights from the device's generator.
     pub fn new(device: &Device) -> Self {
@@ -165,14 +160,7 @@ impl OwnSyncNet {
     /// # Errors
     /// [`ModelError::Checkpoint`] for a file that cannot be read, [`ModelError::Weights`] for one that says nothing.
     pub fn about(path: &Path) -> ModelResult<AboutSyncNet> {
-        let checkpoint = Checkpoint::open(path).map_err(ModelError::Checkpoint)?;
-        let text = match checkpoint.value(&[ABOUT]).map_err(ModelError::Checkpoint)? {
-            Some(Value::Text(text)) => text,
-            _ => return Err(ModelError::weights(path, "it does not say what it is", "Train it with this program")),
-        };
-        let foreign =
-            |error: toml::de::Error| ModelError::weights(path, error.to_string(), "Train it with this program");
-        toml::from_str(&text).map_err(foreign)
+        read_about(path)
     }
 
     /// Writes the weights (f16) with what they are.
@@ -180,8 +168,7 @@ impl OwnSyncNet {
     /// # Errors
     /// [`ModelError::Io`]; [`ModelError::Limit`] when a value does not fit into `f16`.
     pub fn save(&self, path: &Path, about: &AboutSyncNet) -> ModelResult<()> {
-        let text = toml::to_string(about).map_err(|error| ModelError::internal(STAGE, error.to_string()))?;
-        save_safetensors_about(&module_tensors(self, &Self::remap()), Storage::F16, (ABOUT, &text), path)
+        save_with_about(&module_tensors(self, &Self::remap()), about, path)
     }
 
     /// Embeddings of all windows of lips, in order: row i is of the frames i to i + 4.

@@ -6,6 +6,7 @@ use crate::diffusion::{DiffusionTraining, StudentTraining};
 use crate::error::{TrainError, TrainResult};
 use crate::options::TrainOptions;
 use crate::pretrain::PretrainTraining;
+use crate::reader::ReaderTraining;
 use crate::speech::SpeechTraining;
 use crate::syncnet::SyncNetTraining;
 use crate::wav2lip::Wav2LipTraining;
@@ -81,6 +82,9 @@ pub struct RunConfig {
     /// Settings of `train syncnet`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub syncnet: Option<SyncNetTraining>,
+    /// Settings of `train reader`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reader: Option<ReaderTraining>,
     /// Settings of `train wav2lip`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wav2lip: Option<Wav2LipTraining>,
@@ -151,7 +155,9 @@ mod tests {
         assert!(student.student.is_some() && student.diffusion.is_some());
         let pretrain = read(include_str!("../../../../configs/lite/pretrain.toml"));
         pretrain.pretrain.as_ref().unwrap().check().unwrap();
-        for config in [autoencoder, pretrain, speech, diffusion, student, syncnet, wav2lip] {
+        let reader = read(include_str!("../../../../configs/lite/reader.toml"));
+        assert!(reader.reader.is_some() && reader.data.corpora == ["GRID"]);
+        for config in [autoencoder, pretrain, speech, diffusion, student, syncnet, wav2lip, reader] {
             assert_eq!(config.model().unwrap(), LipSyncConfig::lite());
         }
     }

@@ -1,7 +1,8 @@
 //! Whole training runs: a configuration, a folder of prepared data and a run folder in, weights out.
 //!
 //! The chain is [`autoencoder`], [`speech`], [`diffusion`]: the third needs the results of the first two. [`student`]
-//! distils the result into one that needs few steps. [`pretrain`] may come before [`speech`]. [`syncnet`] makes judges, and networks for a loss; [`wav2lip`] makes what the model is compared with. A run folder
+//! distils the result into one that needs few steps. [`pretrain`] may come before [`speech`]. [`syncnet`] makes judges, and networks for a loss; [`wav2lip`] makes what the model is compared with; [`reader`] makes what
+//! reads words off its lips. A run folder
 //! holds `config.toml`, `stats.jsonl`, `checkpoints/` and, when the last step is done, the weights. Starting a run in a
 //! folder that has checkpoints goes on where they stop.
 
@@ -10,6 +11,7 @@ mod config;
 mod diffusion;
 mod plan;
 mod pretrain;
+mod reader;
 mod speech;
 mod student;
 mod syncnet;
@@ -22,6 +24,7 @@ pub use config::{DataSettings, RunConfig};
 pub use diffusion::{DiffusionFiles, MODEL_FOLDER, diffusion};
 pub use plan::{RunPlan, Stage, plan};
 pub use pretrain::{CLUSTERS_FILE, PRETRAIN_FILE, PretrainFiles, pretrain};
+pub use reader::{READER_FILE, reader};
 pub use speech::{OFFSETS_FILE, SPEECH_FILE, SpeechFiles, speech};
 pub use student::{StudentFiles, student};
 pub use syncnet::{SYNCNET_FILE, SyncNetFiles, syncnet};

@@ -1,6 +1,7 @@
 //! What a run will cost, before it begins: `--dry-run`.
 
 use super::RunConfig;
+use super::reader::commands;
 use crate::error::TrainResult;
 use crate::pretrain::Pretrainee;
 use crate::trainer::Clock;
@@ -9,6 +10,7 @@ use syncdiff_data::Dataset;
 use syncdiff_model::baselines::Wav2LipLite;
 use syncdiff_model::cost::Cost;
 use syncdiff_model::nn::Conv3;
+use syncdiff_model::reader::GridReader;
 use syncdiff_model::scorers::OwnSyncNet;
 use syncdiff_model::scorers::own_syncnet::WINDOW_FRAMES;
 
@@ -37,6 +39,8 @@ pub enum Stage {
     SyncNet,
     /// [`super::wav2lip`]
     Wav2Lip,
+    /// [`super::reader`]
+    Reader,
 }
 
 /// Sizes and cost of a run.
@@ -69,7 +73,10 @@ pub fn plan(
     device: &Device,
     clock: Clock<'_>,
 ) -> TrainResult<RunPlan> {
-    let chosen = config.data.choose(data, "train")?;
+    let chosen = match stage {
+        Stage::Reader => commands(config, data, "train")?.0,
+        _ => config.data.choose(data, "train")?,
+    };
     let entries = || chosen.iter().map(|clip| &data.clips()[*clip]);
     let frames: usize = entries().map(|clip| clip.num_valid).sum();
     let length = entries().map(|clip| clip.num_frames).sum::<usize>().div_ceil(chosen.len());
@@ -130,6 +137,10 @@ fn per_sample(stage: Stage, config: &RunConfig, length: usize) -> TrainResult<Co
             config.part("wav2lip", &config.wav2lip)?;
             let judge = Cost { parameters: 0, ..OwnSyncNet::new(&device).cost() };
             Wav2LipLite::new(&device).cost().times(WINDOW_FRAMES) + judge
+        }
+        Stage::Reader => {
+            config.part("reader", &config.reader)?;
+            GridReader::cost(length)
         }
     })
 }

@@ -47,16 +47,7 @@ pub(super) fn draw(clips: &dyn TalkSource, settings: &SyncNetTraining, seed: u64
         zoom: 1.0 + within(&mut random, settings.zoom),
         mirrored: random.random(),
     };
-    let strength = settings.colour;
-    let usual = JitterRanges::default();
-    let ranges = JitterRanges {
-        brightness: usual.brightness * strength,
-        contrast: usual.contrast * strength,
-        gamma: usual.gamma * strength,
-        saturation: usual.saturation * strength,
-        tint: usual.tint * strength,
-    };
-    let colour = ColourJitter::draw(&ranges, seed, 0, 0);
+    let colour = ColourJitter::draw(&JitterRanges::default().times(settings.colour), seed, 0, 0);
     let frames = clip.clip.num_frames();
     let bands = sound_bands(settings.augment.bands(&padded(clip.clip.speech()), &mut random), frames);
     Ok(Example { clip, starts, view, colour, bands })

@@ -14,6 +14,19 @@ fn open(clip: usize, frame: usize) -> f32 {
     0.5 + 0.25 * (t * 0.9 + phase).sin() + 0.25 * (t * 0.37 + t * t * 0.021 + phase).sin()
 }
 
+/// What is said in a clip: commands of GRID that differ in every word from one clip to the next.
+pub(crate) fn said(clip: usize) -> String {
+    const WORDS: [[&str; 4]; 6] = [
+        ["bin", "lay", "place", "set"],
+        ["red", "white", "blue", "green"],
+        ["at", "by", "in", "with"],
+        ["b", "f", "o", "z"],
+        ["one", "five", "zero", "nine"],
+        ["soon", "again", "now", "please"],
+    ];
+    WORDS.map(|words| words[clip % 4]).join(" ")
+}
+
 /// A clip of so many frames with crops of `size` pixels.
 pub(crate) fn arrays(clip: usize, frames: usize, size: usize) -> ClipArrays {
     let mut pixels = Vec::with_capacity(frames * size * size * 3);
@@ -63,8 +76,14 @@ pub(crate) fn prepare(folder: &Path) {
         let file = format!("{clip}.safetensors");
         let arrays = arrays(number, 40, 128);
         let licence = "CC0-1.0".to_owned();
-        let meta =
-            ClipMeta { clip: clip.clone(), split: split.into(), licence: licence.clone(), ..ClipMeta::default() };
+        let transcript = said(number);
+        let meta = ClipMeta {
+            clip: clip.clone(),
+            split: split.into(),
+            licence: licence.clone(),
+            transcript: transcript.clone(),
+            ..ClipMeta::default()
+        };
         let content = arrays.write(&folder.join(&file), &meta).expect("a folder that can be written");
         clips.push(ClipEntry {
             num_bytes: std::fs::metadata(folder.join(&file)).expect("just written").len(),
@@ -75,7 +94,7 @@ pub(crate) fn prepare(folder: &Path) {
             split: split.into(),
             speaker: format!("s{number}"),
             licence,
-            transcript: String::new(),
+            transcript,
             num_frames: 40,
             num_valid: 40,
             runs: vec![[0, 40]],

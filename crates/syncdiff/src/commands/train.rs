@@ -25,7 +25,7 @@ pub(super) const CLIP_CACHE_BYTES: usize = 6 << 30;
 /// Train a part of the model
 ///
 /// The chain is autoencoder, speech, diffusion, student; pretrain may come before speech; syncnet makes a judge, or a
-/// network for a loss. A run folder that holds checkpoints is resumed exactly where it stopped; an interrupt writes a
+/// network for a loss, and reader what reads lips. A run folder that holds checkpoints is resumed exactly where it stopped; an interrupt writes a
 /// checkpoint first.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrainCommand {
@@ -133,6 +133,16 @@ pub(crate) enum TrainCommand {
         #[arg(long, value_name = "FILE")]
         init_from: Option<PathBuf>,
     },
+    /// Lip reader of our own: the six words of a GRID command, for the word error rates of `eval`
+    ///
+    /// Clips whose transcript is no command are left out.
+    Reader {
+        #[command(flatten)]
+        run: RunArgs,
+        /// Start from these weights instead of random ones
+        #[arg(long, value_name = "FILE")]
+        init_from: Option<PathBuf>,
+    },
     /// Wav2Lip at a small width, for comparison on the same data
     #[command(name = "wav2lip")]
     Wav2Lip {
@@ -228,6 +238,7 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
         TrainCommand::Diffusion { run, .. } => (run, Stage::Diffusion),
         TrainCommand::Student { run, .. } => (run, Stage::Student),
         TrainCommand::SyncNet { run, .. } => (run, Stage::SyncNet),
+        TrainCommand::Reader { run, .. } => (run, Stage::Reader),
         TrainCommand::Wav2Lip { run, .. } => (run, Stage::Wav2Lip),
     };
     let text = std::fs::read_to_string(&args.config).map_err(|cause| Error::io("train", &args.config, cause))?;
@@ -293,6 +304,7 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
             let files = SyncNetFiles { offsets: offsets.as_deref(), init_from: init_from.as_deref() };
             run::syncnet(&inputs, &files, &mut report)?
         }
+        TrainCommand::Reader { init_from, .. } => run::reader(&inputs, init_from.as_deref(), &mut report)?,
         TrainCommand::Wav2Lip { syncnet, offsets, init_from, .. } => {
             let files = Wav2LipFiles { syncnet, offsets: offsets.as_deref(), init_from: init_from.as_deref() };
             run::wav2lip(&inputs, &files, &mut report)?

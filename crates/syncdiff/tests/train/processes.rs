@@ -31,7 +31,7 @@ fn command(stage: &Stage, name: &str, config: &str, out: &str) -> Command {
 #[test]
 fn two_processes_make_the_bytes_of_one() {
     let stage = Stage::set();
-    for name in ["autoencoder", "pretrain", "speech", "diffusion", "student", "syncnet", "wav2lip"] {
+    for name in ["autoencoder", "pretrain", "speech", "diffusion", "student", "syncnet", "wav2lip", "reader"] {
         let config = configured(stage, name);
         let alone = if config == name {
             stage.trained(name);

@@ -63,6 +63,11 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     pub(super) judge: Option<PathBuf>,
 
+    /// Lip reader for word error rates: a file that `train reader` wrote, which reads GRID commands only [default: imported
+    /// AV-HuBERT, else our own in `models/reader`]
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
+    pub(super) reader: Option<PathBuf>,
+
     /// Clips worked on at once; each takes about one core and a few hundred MB [default: the number of cores]
     #[arg(long, value_name = "N")]
     pub(super) jobs: Option<usize>,
@@ -132,6 +137,7 @@ impl EvalArgs {
             every: 15,
             features: None,
             judge: None,
+            reader: None,
             jobs: None,
             copy_clips: false,
             fresh: false,

@@ -207,7 +207,7 @@ fn address(path: &Path) -> String {
 
 /// The table of all clips.
 fn clips(rows: &[Row]) -> String {
-    const COLUMNS: [&str; 9] = [
+    const COLUMNS: [&str; 10] = [
         "crop96.psnr",
         "crop96.psnr_u8wrap",
         "crop96.ssim",
@@ -217,6 +217,7 @@ fn clips(rows: &[Row]) -> String {
         "lips.opening_correlation",
         "time.flicker_ratio",
         "words.wer",
+        "words.wer_truth",
     ];
     let there = shown(rows);
     let columns: Vec<&Metric> = METRICS.iter().filter(|m| COLUMNS.contains(&m.key) && there.contains(m)).collect();

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use syncdiff_eval::{EvalResult, Group, Instruments, Judge, Maybe, MouthReader, OwnJudge, SyncNetV2, Wanted};
+use syncdiff_eval::{
+    EvalResult, Group, Instruments, Judge, Maybe, MouthReader, OwnJudge, OwnReader, Reader, SyncNetV2, Wanted,
+};
 use syncdiff_face::FaceModels;
 use syncdiff_model::scorers::{Lpips, LpipsFile, LpipsTrunk, SyncNet};
 use syncdiff_model::weights::{WeightsFolder, sha256_of_file};
 
-use syncdiff_train::run::SYNCNET_FILE;
+use syncdiff_train::run::{READER_FILE, SYNCNET_FILE};
 
 use crate::folders::{self, ImportedFolder};
 
@@ -24,11 +26,12 @@ pub(super) struct Shelf {
     syncnet: Option<ImportedFolder>,
     own_syncnet: Option<PathBuf>,
     reader: Option<ImportedFolder>,
+    own_reader: Option<PathBuf>,
 }
 
 impl Shelf {
     /// Looks where they lie; reads none.
-    pub(super) fn find(wanted: &Wanted, judge: Option<&Path>) -> Self {
+    pub(super) fn find(wanted: &Wanted, judge: Option<&Path>, reader: Option<&Path>) -> Self {
         let mut imported = folders::imported();
         let mut take = |layout: &str| {
             let at = imported.iter().position(|folder| folder.layout == layout)?;
@@ -39,8 +42,9 @@ impl Shelf {
             faces: folders::face_models(),
             lpips: folders::files_folder(folders::LPIPS),
             syncnet: take("syncnet_v2").filter(|_| judge.is_none()),
-            own_syncnet: judge.map(Path::to_path_buf).or_else(own_syncnet),
-            reader: take("avhubert_finetuned"),
+            own_syncnet: judge.map(Path::to_path_buf).or_else(|| own("syncnet", SYNCNET_FILE)),
+            reader: take("avhubert_finetuned").filter(|_| reader.is_none()),
+            own_reader: reader.map(Path::to_path_buf).or_else(|| own("reader", READER_FILE)),
         }
     }
 
@@ -82,13 +86,19 @@ impl Shelf {
         load().map(|judge| Box::new(judge) as Box<dyn Judge>).map_err(|error| error.to_string())
     }
 
-    fn reader(&self, device: &Device) -> Maybe<MouthReader> {
-        let Some(imported) = &self.reader else {
-            let reason = "no lip reader: import one with `syncdiff models import --layout avhubert_finetuned`, or give \
-                          what another one read (column `read` of --pairs)";
-            return Err(reason.into());
+    fn reader(&self, device: &Device) -> Maybe<Box<dyn Reader>> {
+        let load = || -> EvalResult<Option<Box<dyn Reader>>> {
+            Ok(match (&self.reader, &self.own_reader) {
+                (Some(imported), _) => Some(Box::new(MouthReader::load(&imported.folder, device)?)),
+                (None, Some(own)) => Some(Box::new(OwnReader::load(own, device)?)),
+                (None, None) => None,
+            })
         };
-        MouthReader::load(&imported.folder, device).map_err(|error| error.to_string())
+        load().map_err(|error| error.to_string())?.ok_or_else(|| {
+            "no lip reader: import one with `syncdiff models import --layout avhubert_finetuned`, name our own with \
+             --reader, or give what another one read (column `read` of --pairs)"
+                .into()
+        })
     }
 
     /// All that the figures depend on besides the clips: other networks, other rows.
@@ -100,7 +110,7 @@ impl Shelf {
         let there = |trunk: LpipsTrunk| self.lpips.join(LpipsFile::of(trunk).name).is_file();
         let face = syncdiff_face::MODEL_FILES.iter().map(|file| (file.name, self.faces.join(file.name).is_file()));
         format!(
-            "{:?} faces {:?} lpips {} {} judge {} {:?} reader {}",
+            "{:?} faces {:?} lpips {} {} judge {} {:?} reader {} {:?}",
             self.wanted,
             face.collect::<Vec<_>>(),
             there(LpipsTrunk::Alex),
@@ -108,14 +118,14 @@ impl Shelf {
             manifest(&self.syncnet, self.wants(Group::Lse)),
             self.own_syncnet.as_ref().map(|path| sha256_of_file(path).ok()),
             manifest(&self.reader, self.wants(Group::Wer)),
+            self.own_reader.as_ref().filter(|_| self.wants(Group::Wer)).map(|path| sha256_of_file(path).ok()),
         )
     }
 }
 
-/// Our own judge, where one lies beside the other models.
-fn own_syncnet() -> Option<PathBuf> {
-    let places = folders::preset_places("syncnet").into_iter();
-    places.map(|place| place.join(SYNCNET_FILE)).find(|path| path.is_file())
+/// A network of our own, where it lies beside the other models.
+fn own(kind: &str, file: &str) -> Option<PathBuf> {
+    folders::preset_places(kind).into_iter().map(|place| place.join(file)).find(|path| path.is_file())
 }
 
 /// Who judged, in words, for the report.
@@ -124,7 +134,7 @@ pub(super) fn judges(instruments: &Instruments) -> Vec<(String, String)> {
     let or = |found: Maybe<String>| found.unwrap_or_else(|reason| format!("absent: {reason}"));
     let describe = |judge: &dyn Judge| format!("{}: {}", judge.name(), judge.description());
     judges.push(("judge of sync".into(), or(instruments.judge.as_deref().map(describe).map_err(String::clone))));
-    let reader = instruments.reader.as_ref().map(MouthReader::description).map_err(String::clone);
+    let reader = instruments.reader.as_ref().map(|reader| reader.description()).map_err(String::clone);
     judges.push(("lip reader".into(), or(reader)));
     judges
 }

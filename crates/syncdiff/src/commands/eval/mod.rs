@@ -25,6 +25,7 @@ use syncdiff::progress::Cancel;
 use syncdiff::{Error, Outcome};
 use syncdiff_eval::{Group, Row, summarise};
 use syncdiff_media::Tools;
+use syncdiff_model::reader::GridReader;
 use syncdiff_model::scorers::OwnSyncNet;
 
 pub(crate) use args::EvalArgs;
@@ -46,6 +47,9 @@ pub(crate) fn run(args: &EvalArgs, cancel: &Cancel) -> Outcome<u8> {
     if let Some(judge) = &args.judge {
         OwnSyncNet::about(judge)?;
     }
+    if let Some(reader) = &args.reader {
+        GridReader::about(reader)?;
+    }
     // What is wrong with judge and features shows before the work, not after it.
     let fid = wanted.groups.contains(&Group::Fid).then(|| Fid::of(args.features.as_deref())).transpose()?;
     let weights = args.manifest.as_ref().map(|_| generator::weights(args)).transpose()?;
@@ -60,7 +64,7 @@ pub(crate) fn run(args: &EvalArgs, cancel: &Cancel) -> Outcome<u8> {
     std::fs::create_dir_all(&args.out).map_err(|cause| Error::io("eval", &args.out, cause))?;
     let tools = Tools::default();
     tools.check()?;
-    let networks = Networks::find(&wanted, args.judge.as_deref());
+    let networks = Networks::find(&wanted, args.judge.as_deref(), args.reader.as_deref());
     let mut identity = networks.identity();
     if let Some(weights) = &weights {
         identity += &generator::identity(args, weights);
