@@ -179,8 +179,7 @@ impl Lab<'_> {
         let bytes = std::fs::read(&path).map_err(|cause| Error::io(STAGE, &path, cause))?;
         let figures: Figures = serde_json::from_slice(&bytes)
             .map_err(|error| Error::Internal { stage: STAGE, detail: format!("{path:?}: {error}") })?;
-        let judge = figures.judges.into_iter().find(|(what, _)| what == "judge of sync").map(|(_, who)| who);
-        RowResult::scored(plan, how, judge, figures.rows)
+        RowResult::scored(plan, how, figures.judges, figures.rows)
     }
 
     /// A trained variant, for studies of the network itself.

@@ -66,7 +66,8 @@ pub(super) struct RowResult {
     pub(super) reason: Option<String>,
     /// Clips that were scored, and that could not be.
     pub(super) clips: [usize; 2],
-    pub(super) judge: Option<String>,
+    /// Who judged, by what: as `eval` names them.
+    pub(super) judges: Vec<(String, String)>,
     pub(super) cells: Vec<Cell>,
     #[serde(skip)]
     pub(super) rows: Vec<Row>,
@@ -81,7 +82,7 @@ impl RowResult {
             how: String::new(),
             reason: Some(reason),
             clips: [0, 0],
-            judge: None,
+            judges: Vec::new(),
             cells: Vec::new(),
             rows: Vec::new(),
         }
@@ -96,7 +97,7 @@ impl RowResult {
     ///
     /// # Errors
     /// [`Error::Usage`] with the first clip's reason where none could be scored.
-    pub(super) fn scored(plan: &RowPlan, how: String, judge: Option<String>, rows: Vec<Row>) -> Outcome<Self> {
+    pub(super) fn scored(plan: &RowPlan, how: String, judges: Vec<(String, String)>, rows: Vec<Row>) -> Outcome<Self> {
         let summary = summarise(&rows);
         if summary.clips == 0 {
             let why = rows.iter().find_map(|row| row.failure.clone()).unwrap_or_else(|| "there are none".into());
@@ -118,7 +119,7 @@ impl RowResult {
             });
         }
         let clips = [summary.clips, summary.failures];
-        Ok(RowResult { clips, judge, rows, ..Self::of_cells(plan, how, 0, cells) })
+        Ok(RowResult { clips, judges, rows, ..Self::of_cells(plan, how, 0, cells) })
     }
 
     fn cell(&self, column: &str) -> Option<&Cell> {
@@ -212,8 +213,12 @@ impl TableReport {
                 count => format!("at most {count} clips"),
             }
         );
-        if let Some(judge) = self.rows.iter().find_map(|row| row.judge.as_ref()) {
-            text += &format!(" Judge of sync: {judge}.");
+        // Without a figure of theirs nobody need know that they were absent.
+        for (what, column) in [("judge of sync", "LSE-C"), ("lip reader", "WER")] {
+            let judged = self.rows.iter().find(|row| row.cell(column).is_some());
+            if let Some((_, who)) = judged.and_then(|row| row.judges.iter().find(|(named, _)| named == what)) {
+                text += &format!(" By the {what}: {who}.");
+            }
         }
         let data: Vec<&str> = papers.iter().map(|paper| paper.data).collect();
         text += &format!(
@@ -391,7 +396,8 @@ mod tests {
             ..Row::default()
         };
         let rows = lse.iter().enumerate().map(clip).collect();
-        RowResult::scored(&plan, "how".into(), Some("own".into()), rows).unwrap()
+        let judges = [("judge of sync", "own"), ("lip reader", "ours")].map(|(what, who)| (what.into(), who.into()));
+        RowResult::scored(&plan, "how".into(), judges.into(), rows).unwrap()
     }
 
     #[test]
@@ -405,11 +411,16 @@ mod tests {
         assert!((claim.gain_percent.value - 50.0).abs() < 1e-9 && claim.clips == 2);
         assert!((claim.gain_percent.low - 100.0 / 3.0).abs() < 1e-9 && (claim.gain_percent.high - 100.0).abs() < 1e-9);
         let text = std::fs::read_to_string(folder.path().join("table1.md")).unwrap();
-        for part in
-            ["+50.0 %", "+27.7 %", "6.11 / 4.80", "Order by LSE-C here: SyncDiff > DiffTalk", "Judge of sync: own"]
-        {
+        for part in [
+            "+50.0 %",
+            "+27.7 %",
+            "6.11 / 4.80",
+            "Order by LSE-C here: SyncDiff > DiffTalk",
+            "By the judge of sync: own",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
+        assert!(!text.contains("lip reader"), "nothing was read: {text}");
         assert!(
             std::fs::read_to_string(folder.path().join("table1.csv")).unwrap().contains("SyncDiff,,\"paper, LRS2\"")
         );
