@@ -167,7 +167,7 @@ pub struct MouthWindow {
 
 impl MouthWindow {
     /// From frame pixels to those of a mouth picture.
-    fn from_frame(&self, crop_from_frame: &Affine) -> Affine {
+    fn mouth_from_frame(&self, crop_from_frame: &Affine) -> Affine {
         let side = self.side as f64;
         // Pixel centres at integers: crop pixel p lies at (p + 0.5) / CROP of the side.
         let shift = |edge: f64| (0.5 / CROP as f64 - edge) * side / self.span - 0.5;
@@ -193,7 +193,7 @@ impl Mouths {
     pub fn push(&mut self, frame: &Frame, crop_from_frame: Option<&Affine>) {
         let MouthWindow { side, .. } = self.window;
         match crop_from_frame {
-            Some(crop) => self.grey.extend(grey(&warp(frame, &self.window.from_frame(crop), side))),
+            Some(crop) => self.grey.extend(grey(&warp(frame, &self.window.mouth_from_frame(crop), side))),
             None if self.frames > 0 => self.grey.extend_from_within(self.grey.len() - side * side..),
             None => self.grey.resize(side * side, 0),
         }
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn the_middle_of_the_mouth_is_the_middle_of_the_picture() {
-        let map = AV_HUBERT.from_frame(&Affine::IDENTITY);
+        let map = AV_HUBERT.mouth_from_frame(&Affine::IDENTITY);
         // The place (0.5, 0.64) of a crop of 160 pixels, centres at integers.
         let [x, y] = map.apply([0.5 * 160.0 - 0.5, 0.64 * 160.0 - 0.5]);
         assert!((x - 47.5).abs() < 1e-9 && (y - 47.5).abs() < 1e-9, "{x} {y}");

@@ -186,7 +186,8 @@ impl Wav2LipLite {
     /// What a file says of itself.
     ///
     /// # Errors
-    /// [`crate::ModelError::Checkpoint`] for a file that cannot be read, [`crate::ModelError::Weights`] for one that says nothing.
+    /// [`crate::ModelError::Checkpoint`] for a file that cannot be read, [`crate::ModelError::Weights`] for one that says
+    /// nothing.
     pub fn about(path: &Path) -> ModelResult<AboutWav2Lip> {
         read_about(path)
     }

@@ -1,7 +1,8 @@
 //! A small lip reader of our own: the six words of a GRID command, and nothing else.
 //!
-//! It is there because the weights that published word error rates come from are not ours to ship. Its figures are no substitute for published ones: it chooses each word out of a list of 4 to 25, learnt from a few
-//! speakers. They say which of several clips of the same sentences is the easier to read.
+//! It is there because the weights that published word error rates come from are not ours to ship. Its figures are no
+//! substitute for published ones: it chooses each word out of a list of 4 to 25, learnt from a few speakers. They say
+//! which of several clips of the same sentences is the easier to read.
 //!
 //! ```text
 //! pictures = grid_pictures(grey)                 mouths less the clip's mean mouth

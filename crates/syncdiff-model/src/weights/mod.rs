@@ -5,9 +5,9 @@
 //! its fields into those names. Reading checks everything before it changes anything: [`load_into`] reports all
 //! missing, extra and misshapen tensors in one error.
 //!
-//! Layers: [`tensor_map`] (a file as a map of lazily read tensors), [`remap`] (names), [`module_io`]
-//! (map <-> Burn module), [`about`] (one file that says what it is), [`folder`] (a folder with configuration, checksums, licence and model card), [`import`]
-//! (checkpoints of other projects as such a map).
+//! Layers: [`tensor_map`] (a file as a map of lazily read tensors), [`remap`] (names), [`module_io`] (map <-> Burn
+//! module), [`about`] (one file that says what it is), [`folder`] (a folder with configuration, checksums, licence and
+//! model card), [`import`] (checkpoints of other projects as such a map).
 
 pub mod about;
 pub mod folder;

@@ -25,8 +25,8 @@ pub(super) const CLIP_CACHE_BYTES: usize = 6 << 30;
 /// Train a part of the model
 ///
 /// The chain is autoencoder, speech, diffusion, student; pretrain may come before speech; syncnet makes a judge, or a
-/// network for a loss, and reader what reads lips. A run folder that holds checkpoints is resumed exactly where it stopped; an interrupt writes a
-/// checkpoint first.
+/// network for a loss, and reader what reads lips. A run folder that holds checkpoints is resumed exactly where it
+/// stopped; an interrupt writes a checkpoint first.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrainCommand {
     /// First stage: pixels to latents and back
