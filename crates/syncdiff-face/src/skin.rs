@@ -38,7 +38,8 @@ struct Ellipse {
 impl Ellipse {
     /// Distance of a place from the middle, 1 on the edge.
     fn distance(&self, u: f32, v: f32) -> f32 {
-        ((u - self.middle[0]) / self.axes[0]).hypot((v - self.middle[1]) / self.axes[1])
+        let (x, y) = ((u - self.middle[0]) / self.axes[0], (v - self.middle[1]) / self.axes[1]);
+        (x * x + y * y).sqrt()
     }
 }
 
@@ -89,10 +90,9 @@ impl SkinMatch {
         if let Some(state) = &self.state {
             recolour(&mut drawn, size, state);
         }
-        let differ =
-            |(seen, drawn): ([f32; 3], &[f32; 4])| [0, 1, 2, 3].map(|c| if c < 3 { seen[c] - drawn[c] } else { 0.0 });
-        let coarse: Vec<[f32; 4]> = pixels(&seen).zip(&drawn).map(differ).collect();
-        let coarse = blurred(coarse, size, TEXTURE * size as f32);
+        let differ = |(seen, drawn): ([f32; 3], &[f32; 4])| [0, 1, 2].map(|c| seen[c] - drawn[c]);
+        let coarse: Vec<[f32; 3]> = pixels(&seen).zip(&drawn).map(differ).collect();
+        let coarse = blurred(&coarse, size, TEXTURE * size as f32);
         let shares = shares(&coarse, size);
         for ((pixel, coarse), share) in drawn.iter_mut().zip(&coarse).zip(shares) {
             for c in 0..3 {
@@ -133,7 +133,7 @@ fn ratios(seen: &Frame, generated: &Frame, mask: &PasteMask) -> Option<Vec<[f32;
         let of = |c: usize| ((want[c] + FLOOR * count) / (have[c] + FLOOR * count)).ln().clamp(-LIMIT, LIMIT) * count;
         if count > 0.0 { [of(0), of(1), of(2), count] } else { [0.0; 4] }
     });
-    let spread = blurred(logarithms.collect(), GRID, SPREAD);
+    let spread = blurred(&logarithms.collect::<Vec<_>>(), GRID, SPREAD);
     // Far from all skin the mean of it all stands in.
     let mut all = [0f32; 4];
     for cell in &spread {
@@ -175,14 +175,13 @@ fn recolour(drawn: &mut [[f32; 4]], size: usize, ratios: &[[f32; 3]]) {
 }
 
 /// Of each pixel the share of the frame's texture, by how little both differ in coarse brightness.
-fn shares(coarse: &[[f32; 4]], size: usize) -> Vec<f32> {
-    let luma = |[r, g, b, _]: &[f32; 4]| 0.299 * r + 0.587 * g + 0.114 * b;
-    let mut agree: Vec<[f32; 4]> =
-        coarse.iter().map(|pixel| [(-(luma(pixel) / DOUBT).powi(2)).exp(), 0.0, 0.0, 0.0]).collect();
+fn shares(coarse: &[[f32; 3]], size: usize) -> Vec<f32> {
+    let luma = |[r, g, b]: &[f32; 3]| 0.299 * r + 0.587 * g + 0.114 * b;
+    let agree: Vec<f32> = coarse.iter().map(|pixel| (-(luma(pixel) / DOUBT).powi(2)).exp()).collect();
     let reach = (TEXTURE * size as f32).round().max(1.0) as usize;
     // The worst nearby decides, so that no edge of a mouth is copied beside the drawn one.
-    worst(&mut agree, size, reach);
-    let agree = blurred(agree, size, 0.5 * TEXTURE * size as f32);
+    let agree = worst(&agree, size, reach);
+    let agree = blurred(agree.as_chunks::<1>().0, size, 0.5 * TEXTURE * size as f32);
     let lips = |i: usize| {
         let unit = |pixel: usize| (pixel as f32 + 0.5) / size as f32;
         let t = ((LIPS.distance(unit(i % size), unit(i / size)) - 1.0) / (LIPS_RAMP - 1.0)).clamp(0.0, 1.0);
@@ -191,46 +190,62 @@ fn shares(coarse: &[[f32; 4]], size: usize) -> Vec<f32> {
     agree.iter().enumerate().map(|(i, agree)| agree[0] * lips(i)).collect()
 }
 
-/// The least first value within `reach` pixels along both axes.
-fn worst(values: &mut [[f32; 4]], size: usize, reach: usize) {
-    let mut line = vec![0f32; size];
-    for (step, stride) in [(1, size), (size, 1)] {
-        for start in (0..size).map(|i| i * stride) {
-            for (i, value) in line.iter_mut().enumerate() {
-                *value = values[start + i * step][0];
-            }
-            for i in 0..size {
-                let near = &line[i.saturating_sub(reach)..(i + reach + 1).min(size)];
-                values[start + i * step][0] = near.iter().copied().fold(f32::INFINITY, f32::min);
-            }
+/// The least value within `reach` pixels along both axes.
+fn worst(values: &[f32], size: usize, reach: usize) -> Vec<f32> {
+    let lower = |to: &mut [f32], from: &[f32]| {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = if from < to { *from } else { *to };
+        }
+    };
+    let mut across = values.to_vec();
+    for (row, to) in values.chunks_exact(size).zip(across.chunks_exact_mut(size)) {
+        for step in 1..=reach.min(size - 1) {
+            lower(&mut to[step..], &row[..size - step]);
+            lower(&mut to[..size - step], &row[step..]);
         }
     }
+    let mut both = across.clone();
+    for (y, to) in both.chunks_exact_mut(size).enumerate() {
+        for from in y.saturating_sub(reach)..(y + reach + 1).min(size) {
+            lower(to, &across[from * size..(from + 1) * size]);
+        }
+    }
+    both
 }
 
 /// Smoothed by a Gaussian; beyond its edges a picture counts for nothing.
-fn blurred(values: Vec<[f32; 4]>, size: usize, sigma: f32) -> Vec<[f32; 4]> {
-    let reach = (2.5 * sigma).ceil() as isize;
-    let weights: Vec<f32> = (-reach..=reach).map(|d| (-0.5 * (d as f32 / sigma).powi(2)).exp()).collect();
-    let pass = |from: &[[f32; 4]], step: usize, stride: usize| {
-        let mut to = vec![[0f32; 4]; from.len()];
-        for start in (0..size).map(|i| i * stride) {
-            for i in 0..size {
-                let first = i.saturating_sub(reach as usize);
-                let last = (i + reach as usize).min(size - 1);
-                let (mut sum, mut all) = ([0f32; 4], 0f32);
-                for at in first..=last {
-                    let weight = weights[at + reach as usize - i];
-                    all += weight;
-                    for c in 0..4 {
-                        sum[c] += weight * from[start + at * step][c];
-                    }
-                }
-                to[start + i * step] = sum.map(|sum| sum / all);
+fn blurred<const C: usize>(values: &[[f32; C]], size: usize, sigma: f32) -> Vec<[f32; C]> {
+    let reach = (2.5 * sigma).ceil() as usize;
+    let weight = |from: usize, to: usize| (-0.5 * (from.abs_diff(to) as f32 / sigma).powi(2)).exp();
+    let near = |at: usize| at.saturating_sub(reach)..(at + reach + 1).min(size);
+    let all: Vec<f32> = (0..size).map(|at| near(at).map(|from| weight(from, at)).sum()).collect();
+    let mut across = vec![[0f32; C]; values.len()];
+    for (row, to) in values.chunks_exact(size).zip(across.chunks_exact_mut(size)) {
+        for step in 0..=2 * reach {
+            // Whole rows beside each other, so that the inner loop has no ends to ask for.
+            let (left, right) = (reach.saturating_sub(step), step.saturating_sub(reach));
+            if left.max(right) < size {
+                let count = size - left.max(right);
+                add_scaled(&mut to[left..left + count], &row[right..right + count], weight(step, reach));
             }
         }
-        to
-    };
-    pass(&pass(&values, 1, size), size, 1)
+        for (to, all) in to.iter_mut().zip(&all) {
+            *to = to.map(|value| value / all);
+        }
+    }
+    let mut both = vec![[0f32; C]; values.len()];
+    for (y, to) in both.chunks_exact_mut(size).enumerate() {
+        for from in near(y) {
+            add_scaled(to, &across[from * size..(from + 1) * size], weight(from, y) / all[y]);
+        }
+    }
+    both
+}
+
+fn add_scaled<const C: usize>(to: &mut [[f32; C]], from: &[[f32; C]], factor: f32) {
+    for (to, from) in to.as_flattened_mut().iter_mut().zip(from.as_flattened()) {
+        *to += factor * from;
+    }
 }
 
 #[cfg(test)]
@@ -334,5 +349,26 @@ mod tests {
         let mut skin_match = SkinMatch::new();
         let crop = skin_match.update(&face(0.0), &face(0.0), &Affine::IDENTITY, &mask);
         assert!(skin_match.state.is_none() && crop.iter().flatten().all(|v| v.is_finite()));
+    }
+
+    #[test]
+    fn smoothing_and_the_worst_nearby_are_what_their_definitions_say() {
+        let size = 9;
+        let values: Vec<f32> = (0..size * size).map(|i| ((i * 37) % 23) as f32).collect();
+        let near = |at: usize, reach: usize| at.saturating_sub(reach)..(at + reach + 1).min(size);
+        let weight = |a: usize, b: usize| (-0.5 * (a.abs_diff(b) as f32 / 1.2).powi(2)).exp();
+        let (smooth, least) = (blurred(values.as_chunks::<1>().0, size, 1.2), worst(&values, size, 2));
+        for (i, smooth) in smooth.iter().enumerate() {
+            let (x, y) = (i % size, i / size);
+            let (mut sum, mut all) = (0.0, 0.0);
+            for (v, u) in near(y, 3).flat_map(|v| near(x, 3).map(move |u| (v, u))) {
+                sum += weight(u, x) * weight(v, y) * values[v * size + u];
+                all += weight(u, x) * weight(v, y);
+            }
+            assert!((smooth[0] - sum / all).abs() < 1e-4, "{i}: {} {}", smooth[0], sum / all);
+            let around = near(y, 2).flat_map(|v| near(x, 2).map(move |u| (v, u)));
+            let expected = around.map(|(v, u)| values[v * size + u]).fold(f32::INFINITY, f32::min);
+            assert_eq!(least[i], expected, "{i}");
+        }
     }
 }
