@@ -11,6 +11,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use clap::Args;
 use serde_json::{Value, json};
 use syncdiff_model::audio::ConditioningTokens;
+use syncdiff_kernels::cpu_has_bf16;
 use syncdiff_model::preset::LipSyncConfig;
 
 use crate::Failure;
@@ -21,7 +22,7 @@ use crate::python;
 const ALLOWED_ERROR: f64 = 1e-3;
 /// The same where PyTorch rounds to bf16.
 const ALLOWED_BF16_ERROR: f64 = 0.1;
-const OURS_IN_F32: &str = "ours in f32, its only type on a CPU";
+const OURS_IN_F32: &str = "ours in f32: this processor has no bf16";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -76,7 +77,8 @@ fn cases(options: &Options) -> Vec<(&'static str, &'static str, &'static str)> {
                 if wanted(&options.dtypes, "f32") {
                     cases.push((op, preset, "f32"));
                 }
-                if op == "unet_forward" && wanted(&options.dtypes, "bf16") && !options.quick {
+                let inference = matches!(op, "unet_forward" | "vq_encode" | "vq_decode");
+                if inference && wanted(&options.dtypes, "bf16") && !options.quick {
                     cases.push((op, preset, "bf16"));
                 }
             }
@@ -132,7 +134,7 @@ fn row(
         error: None,
         ours_peak_mb: None,
         torch_peak_mb: None,
-        note: (dtype != "f32").then_some(OURS_IN_F32),
+        note: (dtype == "bf16" && !cpu_has_bf16()).then_some(OURS_IN_F32),
     };
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("case.json"), case(op, preset, dtype, threads)?.to_string())?;

@@ -10,6 +10,8 @@ use burn::nn::Linear;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use syncdiff_kernels::cpu_has_bf16;
+use syncdiff_model::Precision;
 use syncdiff_model::autoencoder::{Autoencoder, AutoencoderConfig};
 use syncdiff_model::nn::{attend, linear};
 use syncdiff_model::unet::{UNet, UNetConfig};
@@ -98,14 +100,21 @@ impl Case {
         Ok(self.values("t")?.0.into_iter().map(|t| t as usize).collect())
     }
 
+    /// That of the case, where this processor has it.
+    fn precision(&self) -> Precision {
+        if self.settings["dtype"] == "bf16" && cpu_has_bf16() { Precision::Bf16 } else { Precision::F32 }
+    }
+
     fn unet(&self) -> Result<UNet, Failure> {
         let config: UNetConfig = self.config("unet")?;
-        Ok(load_into(UNet::new(&config, &self.device), &self.weights, &config.remap())?)
+        let unet = load_into(UNet::new(&config, &self.device), &self.weights, &config.remap())?;
+        Ok(self.precision().convert(unet))
     }
 
     fn autoencoder(&self) -> Result<Autoencoder, Failure> {
         let config: AutoencoderConfig = self.config("autoencoder")?;
-        Ok(load_into(Autoencoder::new(&config, &self.device), &self.weights, &Remap::identity())?)
+        let autoencoder = load_into(Autoencoder::new(&config, &self.device), &self.weights, &Remap::identity())?;
+        Ok(autoencoder.in_precision(self.precision()))
     }
 
     /// Compares the output with the stored one, then runs rounds on demand.

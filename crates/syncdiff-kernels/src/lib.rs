@@ -6,6 +6,8 @@
 
 mod adamw;
 mod attention;
+#[doc(hidden)]
+pub mod bf16;
 mod conv;
 mod elementwise;
 mod gemm_call;
@@ -29,10 +31,15 @@ pub use conv::Conv3x3;
 pub use linear::transposed;
 pub use nearest::nearest_rows;
 pub use ops::{
-    KernelOps, adamw, attention, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, linear, silu,
+    KernelOps, adamw, attention, bf16_weights, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, linear, silu,
 };
 #[cfg(feature = "mimalloc")]
 pub use pages::keep_pages;
+
+/// Whether this processor has an instruction that multiplies values of 16 bits (AMX-BF16 or AVX512-BF16).
+pub fn cpu_has_bf16() -> bool {
+    bf16::available().len() > 1
+}
 
 /// Runs `work` on a thread of the pool that the kernels share, where `device` is the CPU.
 ///

@@ -1,13 +1,14 @@
 //! Matrix products of the layers that are one: linear layers and 1x1 convolutions, forward.
 //!
 //! The right matrix is cut into strips of a few vectors' width; a task copies its strip, so that it lies in one piece in
-//! the cache, and passes the rows of the left matrix over it, some at a time, in the register tile of the convolutions.
+//! the cache (unless it is soon done with it), and passes the rows of the left matrix over it, some at a time, in the register tile of the convolutions.
 
 #[cfg(target_arch = "aarch64")]
 use crate::conv::tile::NEON_TILE;
 use crate::conv::tile::{OutPtr, SCALAR_TILE, tile_size};
-use crate::simd::{self, Lanes, Level, Scalar4, dispatch};
+use crate::simd::{self, Lanes, Level, Scalar4};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// What the sums start from.
 #[derive(Clone, Copy, Debug)]
@@ -62,17 +63,14 @@ pub(crate) fn multiply(a: &[f32], b: &[f32], start: Start<'_>, sizes: Sizes) -> 
     let mut out = Vec::<f32>::with_capacity(batch * of_c);
     let to = OutPtr(out.as_mut_ptr());
     (0..batch * strips * parts).into_par_iter().for_each_init(
-        || vec![0f32; inner * width],
+        || Vec::with_capacity(inner * width),
         |panel, index| {
             let (image, strip, part) = (index / (strips * parts), index / parts % strips, index % parts);
             let a = if a.len() == of_a { a } else { &a[image * of_a..][..of_a] };
             let b = if b.len() == of_b { b } else { &b[image * of_b..][..of_b] };
-            let from = strip * width;
-            let count = width.min(columns - from);
-            pack(b, columns, from, count, panel, width);
             let rows = part * rows_per_task..((part + 1) * rows_per_task).min(rows);
             // SAFETY: `out` has room for all results, and these rows of this strip are this task's alone.
-            unsafe { call.run(a, panel, rows, from, to.add(image * of_c).0) };
+            unsafe { call.run(a, b, panel, rows, strip * width, to.add(image * of_c).0) };
         },
     );
     // SAFETY: the tasks cover all rows of all strips.
@@ -80,40 +78,27 @@ pub(crate) fn multiply(a: &[f32], b: &[f32], start: Start<'_>, sizes: Sizes) -> 
     out
 }
 
-dispatch! {
-    /// Copies `count` columns of all rows; a narrow panel's other columns stay as they are.
-    fn pack(b: &[f32], columns: usize, from: usize, count: usize, panel: &mut [f32], width: usize) {
-        let rows = panel.chunks_exact_mut(width).zip(b.chunks_exact(columns));
-        if count < width {
-            for (to, row) in rows {
-                to[..count].copy_from_slice(&row[from..from + count]);
-            }
-            return;
-        }
-        for (to, row) in rows {
-            simd::copy(&row[from..from + width], to);
-        }
-    }
-}
+/// Passes over a strip from which on its copy pays.
+const PASSES: usize = 3;
 
 impl Call<'_> {
-    /// The results of some rows, in the strip of columns that begins at `from` and whose right side is `panel`.
+    /// The results of some rows, in the strip of columns that begins at `from`; `panel` is room for a copy of it.
     ///
     /// # Safety
     /// `out`, [rows, columns], is writable, and no other thread writes these rows of this strip.
-    unsafe fn run(&self, a: &[f32], panel: &[f32], rows: std::ops::Range<usize>, from: usize, out: *mut f32) {
+    unsafe fn run(&self, a: &[f32], b: &[f32], panel: &mut Vec<f32>, rows: Range<usize>, from: usize, out: *mut f32) {
         // SAFETY: forwarded; a level is only chosen where its instruction set was detected.
         unsafe {
             match self.level {
-                Level::Scalar => self.strip::<Scalar4, { SCALAR_TILE.0 }, { SCALAR_TILE.1 }>(a, panel, rows, from, out),
+                Level::Scalar => self.strip::<Scalar4, { SCALAR_TILE.0 }, { SCALAR_TILE.1 }>(a, b, panel, rows, from, out),
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx2 => x86::avx2(self, a, panel, rows, from, out),
+                Level::Avx2 => x86::avx2(self, a, b, panel, rows, from, out),
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 => x86::avx512(self, a, panel, rows, from, out),
+                Level::Avx512 => x86::avx512(self, a, b, panel, rows, from, out),
                 #[cfg(target_arch = "aarch64")]
                 Level::Neon => {
                     use crate::simd::neon::F32x4;
-                    self.strip::<F32x4, { NEON_TILE.0 }, { NEON_TILE.1 }>(a, panel, rows, from, out)
+                    self.strip::<F32x4, { NEON_TILE.0 }, { NEON_TILE.1 }>(a, b, panel, rows, from, out)
                 }
             }
         }
@@ -125,15 +110,24 @@ impl Call<'_> {
     unsafe fn strip<L: Lanes, const O: usize, const V: usize>(
         &self,
         a: &[f32],
-        panel: &[f32],
-        rows: std::ops::Range<usize>,
+        b: &[f32],
+        panel: &mut Vec<f32>,
+        rows: Range<usize>,
         from: usize,
         out: *mut f32,
     ) {
         let Sizes { columns, inner, .. } = self.sizes;
         let width = V * L::N;
         let count = width.min(columns - from);
-        assert!(a.len() >= rows.end * inner && panel.len() == inner * width, "a strip of {:?}", self.sizes);
+        assert!(a.len() >= rows.end * inner && b.len() == inner * columns, "a strip of {:?}", self.sizes);
+        // A strip that is passed over a few times only is read where it lies.
+        let (strip, stride) = if count == width && rows.len() < PASSES * O {
+            (b[from..].as_ptr(), columns)
+        } else {
+            // SAFETY: forwarded.
+            unsafe { pack::<L, V>(b, columns, from, panel) };
+            (panel.as_ptr(), width)
+        };
         // The widest tile of any level.
         let mut edge = [0f32; 16 * 3];
         let mut first = [0f32; 16 * 3];
@@ -157,11 +151,11 @@ impl Call<'_> {
                     };
                 }
             }
-            let mut right = panel.as_ptr();
+            let mut right = strip;
             for k in 0..inner {
                 let mut x = [L::splat(0.0); V];
                 for v in 0..V {
-                    // SAFETY: the panel has `V` vectors for each step of the sum.
+                    // SAFETY: the strip has `V` vectors for each step of the sum.
                     x[v] = unsafe { L::load(right.add(v * L::N)) };
                 }
                 for o in 0..O {
@@ -171,8 +165,8 @@ impl Call<'_> {
                         acc[o][v] = c.mul_add(x[v], acc[o][v]);
                     }
                 }
-                // SAFETY: at most one past the end.
-                right = unsafe { right.add(width) };
+                // Behind the last step it points beyond the strip, and is not read.
+                right = right.wrapping_add(stride);
             }
             for o in 0..O.min(rows.end - row) {
                 // SAFETY: the row is inside the result.
@@ -195,6 +189,35 @@ impl Call<'_> {
     }
 }
 
+/// Copies the strip of columns that begins at `from` into `panel`; columns that are not there become zero.
+///
+/// # Safety
+/// The instruction set of `L` is available.
+#[inline(always)]
+unsafe fn pack<L: Lanes, const V: usize>(b: &[f32], columns: usize, from: usize, panel: &mut Vec<f32>) {
+    let width = V * L::N;
+    let count = width.min(columns - from);
+    panel.clear();
+    if count < width {
+        for row in b.chunks_exact(columns) {
+            panel.extend_from_slice(&row[from..from + count]);
+            panel.resize(panel.len() + width - count, 0.0);
+        }
+        return;
+    }
+    let rows = b.len() / columns;
+    panel.reserve(rows * width);
+    let to = panel.as_mut_ptr();
+    for row in 0..rows {
+        for v in 0..V {
+            // SAFETY: the row has `width` columns from `from` on, and the panel room for as many of all rows.
+            unsafe { L::load(b.as_ptr().add(row * columns + from + v * L::N)).store(to.add(row * width + v * L::N)) };
+        }
+    }
+    // SAFETY: so many values were written.
+    unsafe { panel.set_len(rows * width) };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Call;
@@ -206,25 +229,27 @@ mod x86 {
     pub(super) unsafe fn avx2(
         call: &Call<'_>,
         a: &[f32],
-        panel: &[f32],
+        b: &[f32],
+        panel: &mut Vec<f32>,
         rows: Range<usize>,
         from: usize,
         out: *mut f32,
     ) {
         // SAFETY: forwarded; the instruction set is enabled here.
-        unsafe { call.strip::<F32x8, { AVX2_TILE.0 }, { AVX2_TILE.1 }>(a, panel, rows, from, out) }
+        unsafe { call.strip::<F32x8, { AVX2_TILE.0 }, { AVX2_TILE.1 }>(a, b, panel, rows, from, out) }
     }
 
     #[target_feature(enable = "avx512f")]
     pub(super) unsafe fn avx512(
         call: &Call<'_>,
         a: &[f32],
-        panel: &[f32],
+        b: &[f32],
+        panel: &mut Vec<f32>,
         rows: Range<usize>,
         from: usize,
         out: *mut f32,
     ) {
         // SAFETY: forwarded; the instruction set is enabled here.
-        unsafe { call.strip::<F32x16, { AVX512_TILE.0 }, { AVX512_TILE.1 }>(a, panel, rows, from, out) }
+        unsafe { call.strip::<F32x16, { AVX512_TILE.0 }, { AVX512_TILE.1 }>(a, b, panel, rows, from, out) }
     }
 }

@@ -16,7 +16,7 @@ pub enum Level {
     /// AVX2 with FMA: 8 lanes.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512F: 16 lanes, 8 where a row is no multiple of 16.
+    /// AVX-512F: 16 lanes, of two rows where one is no multiple of 16.
     #[cfg(target_arch = "x86_64")]
     Avx512,
     /// NEON: 4 lanes; every 64-bit ARM processor has it.
@@ -61,11 +61,12 @@ impl Level {
         }
     }
 
-    /// Lanes of the vectors that a row of so many values is cut into; whether they are whole ones is for the caller to
-    /// ask. 16 lanes alone would exclude rows of 8, where the lowest level of a U-Net works.
-    pub(crate) fn lanes_for(self, row: usize) -> usize {
+    /// Neighbouring values of a row that a vector takes at once: all its lanes, or half of 16, the other half being those
+    /// that come next, perhaps of the next row ([`Lanes::load_two`]). Whether a row is whole runs is for the caller to ask. 16
+    /// lanes alone would exclude rows of 8, where the lowest level of a U-Net works.
+    pub(crate) fn run_of(self, row: usize) -> usize {
         let widest = self.lanes();
-        if widest > 8 && !row.is_multiple_of(widest) { 8 } else { widest }
+        if widest > 8 && !row.is_multiple_of(widest) { widest / 2 } else { widest }
     }
 }
 
@@ -133,16 +134,26 @@ pub(crate) trait Lanes: Copy {
     fn mul_add(self, a: Self, b: Self) -> Self;
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
-    /// Of `2 N` values starting at `from[0]`, those at even places and those at odd ones.
+    /// Loads `N / 2` values from each of two places.
     ///
     /// # Safety
-    /// `from` must be valid for reading `2 N` values, and the instruction set must be available.
-    unsafe fn load_pairs(from: *const f32) -> (Self, Self);
+    /// Both must be valid for reading so many values, and the instruction set must be available.
+    unsafe fn load_two(from: [*const f32; 2]) -> Self;
+    /// The inverse of [`Lanes::load_two`].
+    ///
+    /// # Safety
+    /// Both must be valid for writing `N / 2` values, and the instruction set must be available.
+    unsafe fn store_two(self, to: [*mut f32; 2]);
+    /// Of `N` values from each of two places, those at even places and those at odd ones.
+    ///
+    /// # Safety
+    /// Both must be valid for reading `N` values, and the instruction set must be available.
+    unsafe fn load_pairs(from: [*const f32; 2]) -> (Self, Self);
     /// The inverse of [`Lanes::load_pairs`].
     ///
     /// # Safety
-    /// `to` must be valid for writing `2 N` values, and the instruction set must be available.
-    unsafe fn store_pairs(even: Self, odd: Self, to: *mut f32);
+    /// Both must be valid for writing `N` values, and the instruction set must be available.
+    unsafe fn store_pairs(even: Self, odd: Self, to: [*mut f32; 2]);
 }
 
 /// Four lanes of plain Rust.
@@ -178,16 +189,35 @@ impl Lanes for Scalar4 {
         Self(std::array::from_fn(|i| self.0[i] - other.0[i]))
     }
     #[inline(always)]
-    unsafe fn load_pairs(from: *const f32) -> (Self, Self) {
-        // SAFETY: the caller promises eight readable values.
-        let pairs = unsafe { from.cast::<[[f32; 2]; 4]>().read_unaligned() };
+    unsafe fn load_two(from: [*const f32; 2]) -> Self {
+        // SAFETY: the caller promises two readable values at each place.
+        let [[a, b], [c, d]] = from.map(|from| unsafe { from.cast::<[f32; 2]>().read_unaligned() });
+        Self([a, b, c, d])
+    }
+    #[inline(always)]
+    unsafe fn store_two(self, to: [*mut f32; 2]) {
+        let [a, b, c, d] = self.0;
+        // SAFETY: the caller promises two writable values at each place.
+        unsafe {
+            to[0].cast::<[f32; 2]>().write_unaligned([a, b]);
+            to[1].cast::<[f32; 2]>().write_unaligned([c, d]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_pairs(from: [*const f32; 2]) -> (Self, Self) {
+        // SAFETY: the caller promises four readable values at each place.
+        let [[a, b], [c, d]] = from.map(|from| unsafe { from.cast::<[[f32; 2]; 2]>().read_unaligned() });
+        let pairs = [a, b, c, d];
         (Self(pairs.map(|[even, _]| even)), Self(pairs.map(|[_, odd]| odd)))
     }
     #[inline(always)]
-    unsafe fn store_pairs(even: Self, odd: Self, to: *mut f32) {
-        let pairs: [[f32; 2]; 4] = std::array::from_fn(|i| [even.0[i], odd.0[i]]);
-        // SAFETY: the caller promises eight writable values.
-        unsafe { to.cast::<[[f32; 2]; 4]>().write_unaligned(pairs) }
+    unsafe fn store_pairs(even: Self, odd: Self, to: [*mut f32; 2]) {
+        let pair = |i: usize| [even.0[i], odd.0[i]];
+        // SAFETY: the caller promises four writable values at each place.
+        unsafe {
+            to[0].cast::<[[f32; 2]; 2]>().write_unaligned([pair(0), pair(1)]);
+            to[1].cast::<[[f32; 2]; 2]>().write_unaligned([pair(2), pair(3)]);
+        }
     }
 }
 
@@ -232,10 +262,20 @@ pub(crate) mod x86 {
             Self(unsafe { _mm256_sub_ps(self.0, other.0) })
         }
         #[inline(always)]
-        unsafe fn load_pairs(from: *const f32) -> (Self, Self) {
-            // SAFETY: the caller promises sixteen readable values and the instruction set.
+        unsafe fn load_two(from: [*const f32; 2]) -> Self {
+            // SAFETY: the caller promises four readable values at each place and the instruction set.
+            Self(unsafe { _mm256_loadu2_m128(from[1], from[0]) })
+        }
+        #[inline(always)]
+        unsafe fn store_two(self, to: [*mut f32; 2]) {
+            // SAFETY: the caller promises four writable values at each place and the instruction set.
+            unsafe { _mm256_storeu2_m128(to[1], to[0], self.0) }
+        }
+        #[inline(always)]
+        unsafe fn load_pairs(from: [*const f32; 2]) -> (Self, Self) {
+            // SAFETY: the caller promises eight readable values at each place and the instruction set.
             unsafe {
-                let (a, b) = (_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8)));
+                let [a, b] = [_mm256_loadu_ps(from[0]), _mm256_loadu_ps(from[1])];
                 // Within each half: two values of `a`, two of `b`; then the pairs are put in order.
                 let in_order =
                     |mixed: __m256| _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_castps_pd(mixed)));
@@ -244,12 +284,12 @@ pub(crate) mod x86 {
             }
         }
         #[inline(always)]
-        unsafe fn store_pairs(even: Self, odd: Self, to: *mut f32) {
-            // SAFETY: the caller promises sixteen writable values and the instruction set.
+        unsafe fn store_pairs(even: Self, odd: Self, to: [*mut f32; 2]) {
+            // SAFETY: the caller promises eight writable values at each place and the instruction set.
             unsafe {
                 let (low, high) = (_mm256_unpacklo_ps(even.0, odd.0), _mm256_unpackhi_ps(even.0, odd.0));
-                _mm256_storeu_ps(to, _mm256_permute2f128_ps::<0x20>(low, high));
-                _mm256_storeu_ps(to.add(8), _mm256_permute2f128_ps::<0x31>(low, high));
+                _mm256_storeu_ps(to[0], _mm256_permute2f128_ps::<0x20>(low, high));
+                _mm256_storeu_ps(to[1], _mm256_permute2f128_ps::<0x31>(low, high));
             }
         }
     }
@@ -290,23 +330,40 @@ pub(crate) mod x86 {
             Self(unsafe { _mm512_sub_ps(self.0, other.0) })
         }
         #[inline(always)]
-        unsafe fn load_pairs(from: *const f32) -> (Self, Self) {
-            // SAFETY: the caller promises 32 readable values and the instruction set.
+        unsafe fn load_two(from: [*const f32; 2]) -> Self {
+            // SAFETY: the caller promises eight readable values at each place and the instruction set.
             unsafe {
-                let (a, b) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)));
+                let [low, high] = [_mm256_loadu_pd(from[0].cast()), _mm256_loadu_pd(from[1].cast())];
+                Self(_mm512_castpd_ps(_mm512_insertf64x4::<1>(_mm512_castpd256_pd512(low), high)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_two(self, to: [*mut f32; 2]) {
+            // SAFETY: the caller promises eight writable values at each place and the instruction set.
+            unsafe {
+                let both = _mm512_castps_pd(self.0);
+                _mm256_storeu_pd(to[0].cast(), _mm512_castpd512_pd256(both));
+                _mm256_storeu_pd(to[1].cast(), _mm512_extractf64x4_pd::<1>(both));
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_pairs(from: [*const f32; 2]) -> (Self, Self) {
+            // SAFETY: the caller promises sixteen readable values at each place and the instruction set.
+            unsafe {
+                let [a, b] = [_mm512_loadu_ps(from[0]), _mm512_loadu_ps(from[1])];
                 let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
                 let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
                 (Self(_mm512_permutex2var_ps(a, even, b)), Self(_mm512_permutex2var_ps(a, odd, b)))
             }
         }
         #[inline(always)]
-        unsafe fn store_pairs(even: Self, odd: Self, to: *mut f32) {
-            // SAFETY: the caller promises 32 writable values and the instruction set.
+        unsafe fn store_pairs(even: Self, odd: Self, to: [*mut f32; 2]) {
+            // SAFETY: the caller promises sixteen writable values at each place and the instruction set.
             unsafe {
                 let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
                 let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-                _mm512_storeu_ps(to, _mm512_permutex2var_ps(even.0, low, odd.0));
-                _mm512_storeu_ps(to.add(16), _mm512_permutex2var_ps(even.0, high, odd.0));
+                _mm512_storeu_ps(to[0], _mm512_permutex2var_ps(even.0, low, odd.0));
+                _mm512_storeu_ps(to[1], _mm512_permutex2var_ps(even.0, high, odd.0));
             }
         }
     }
@@ -353,22 +410,40 @@ pub(crate) mod neon {
             Self(unsafe { vsubq_f32(self.0, other.0) })
         }
         #[inline(always)]
-        unsafe fn load_pairs(from: *const f32) -> (Self, Self) {
-            // SAFETY: the caller promises eight readable values.
-            let pairs = unsafe { vld2q_f32(from) };
-            (Self(pairs.0), Self(pairs.1))
+        unsafe fn load_two(from: [*const f32; 2]) -> Self {
+            // SAFETY: the caller promises two readable values at each place.
+            Self(unsafe { vcombine_f32(vld1_f32(from[0]), vld1_f32(from[1])) })
         }
         #[inline(always)]
-        unsafe fn store_pairs(even: Self, odd: Self, to: *mut f32) {
-            // SAFETY: the caller promises eight writable values.
-            unsafe { vst2q_f32(to, float32x4x2_t(even.0, odd.0)) }
+        unsafe fn store_two(self, to: [*mut f32; 2]) {
+            // SAFETY: the caller promises two writable values at each place.
+            unsafe {
+                vst1_f32(to[0], vget_low_f32(self.0));
+                vst1_f32(to[1], vget_high_f32(self.0));
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_pairs(from: [*const f32; 2]) -> (Self, Self) {
+            // SAFETY: the caller promises four readable values at each place.
+            unsafe {
+                let [a, b] = [vld1q_f32(from[0]), vld1q_f32(from[1])];
+                (Self(vuzp1q_f32(a, b)), Self(vuzp2q_f32(a, b)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_pairs(even: Self, odd: Self, to: [*mut f32; 2]) {
+            // SAFETY: the caller promises four writable values at each place.
+            unsafe {
+                vst1q_f32(to[0], vzip1q_f32(even.0, odd.0));
+                vst1q_f32(to[1], vzip2q_f32(even.0, odd.0));
+            }
         }
     }
 }
 
 /// Copies, in vectors where there are whole ones: a call that copies a few of them takes longer than the copy.
 #[inline(always)]
-pub(crate) fn copy(from: &[f32], to: &mut [f32]) {
+pub(crate) fn copy<T: Copy>(from: &[T], to: &mut [T]) {
     let (from, from_rest) = from.as_chunks::<8>();
     let (to, to_rest) = to.as_chunks_mut::<8>();
     for (to, from) in to.iter_mut().zip(from) {

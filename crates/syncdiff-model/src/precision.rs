@@ -3,6 +3,7 @@
 use crate::error::{ModelError, ModelResult};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Tensor};
+use syncdiff_kernels::{bf16_weights, cpu_has_bf16};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -34,16 +35,23 @@ impl Precision {
     /// Refuses what a device cannot do.
     ///
     /// # Errors
-    /// [`ModelError::Parameter`] for 16 bits on the CPU, whose kernels compute in f32 alone.
+    /// [`ModelError::Parameter`] on the CPU for f16, and for bf16 where the processor lacks it.
     pub fn check(self, device: &Device) -> ModelResult<()> {
-        if self != Precision::F32 && device.clone().inner() == Device::flex() {
-            let allowed = "f32 on the CPU; f16 and bf16 want a GPU or LibTorch (--device)";
-            return Err(ModelError::parameter("model", "precision", self, allowed));
-        }
-        Ok(())
+        let allowed = match self {
+            _ if !is_cpu(device) => return Ok(()),
+            Precision::F32 => return Ok(()),
+            Precision::Bf16 if cpu_has_bf16() => return Ok(()),
+            Precision::Bf16 => {
+                "f32 on this processor, which has neither AMX-BF16 nor AVX512-BF16; bf16 also runs on a GPU or LibTorch \
+                 (--device)"
+            }
+            Precision::F16 => "f32 or bf16 on the CPU; f16 wants a GPU or LibTorch (--device)",
+        };
+        Err(ModelError::parameter("model", "precision", self, allowed))
     }
 
-    /// The network with its weights in this type. Inputs must be of the same.
+    /// The network with its weights in this type. Inputs must be of the type of its biases: the same, but on the CPU, where
+    /// matrices and kernels alone are of 16 bits and values between layers stay f32.
     pub fn convert<M: Module>(self, network: M) -> M {
         if self == Precision::F32 { network } else { network.map(&mut Converter(self.dtype())) }
     }
@@ -77,8 +85,16 @@ struct Converter(DType);
 impl ModuleMapper for Converter {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let dtype = self.0;
-        param.map(|tensor| tensor.cast(dtype))
+        param.map(|tensor| match D {
+            _ if !is_cpu(&tensor.device()) => tensor.cast(dtype),
+            1 => tensor,
+            _ => bf16_weights(tensor),
+        })
     }
+}
+
+fn is_cpu(device: &Device) -> bool {
+    device.clone().inner() == Device::flex()
 }
 
 /// The tensor in another type; itself where it is of that type.
@@ -91,9 +107,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cpu_computes_in_f32() {
+    fn the_cpu_computes_in_what_it_has() {
         assert!(Precision::F32.check(&Device::flex()).is_ok());
-        assert!(Precision::Bf16.check(&Device::flex().autodiff()).unwrap_err().to_string().contains("bf16"));
+        assert!(Precision::F16.check(&Device::flex().autodiff()).unwrap_err().to_string().contains("f16"));
+        assert_eq!(Precision::Bf16.check(&Device::flex()).is_ok(), cpu_has_bf16());
     }
 
     #[test]

@@ -96,7 +96,8 @@ pub(crate) struct GenerateArgs {
     #[arg(long, default_value = "auto", help_heading = "Model")]
     pub(crate) device: DeviceChoice,
 
-    /// Type in which U-Net and autoencoder compute: f32, or on a GPU f16 or bf16
+    /// Type in which U-Net and autoencoder compute: f32; bf16 also on processors with AMX or AVX512-BF16; f16 and bf16 on
+    /// a GPU
     #[arg(long, default_value = "f32", help_heading = "Model")]
     pub(crate) precision: Precision,
 

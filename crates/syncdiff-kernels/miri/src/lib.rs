@@ -6,6 +6,8 @@
 mod adamw;
 #[path = "../../src/attention.rs"]
 mod attention;
+#[path = "../../src/bf16/mod.rs"]
+mod bf16;
 #[path = "../../src/conv/mod.rs"]
 mod conv;
 #[path = "../../src/elementwise.rs"]

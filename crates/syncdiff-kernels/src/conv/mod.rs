@@ -8,7 +8,7 @@
 //! that copy, so that loads stay contiguous. The input gradient is the same kernel on the dilated output gradient
 //! with transposed, flipped weights; the weight gradient is one matrix product over pixels per image and tap.
 
-mod padded;
+pub(crate) mod padded;
 pub(crate) mod tile;
 pub(crate) mod upsampled;
 pub(crate) mod winograd;
@@ -70,7 +70,7 @@ impl ConvShape {
     pub(crate) fn is_direct(&self) -> bool {
         let (level, rows) = (simd::level(), [self.width, self.out_width()]);
         let even = self.kind.stride == 1 || (self.height.is_multiple_of(2) && self.width.is_multiple_of(2));
-        even && rows.iter().all(|row| row.is_multiple_of(level.lanes_for(*row)))
+        even && rows.iter().all(|row| row.is_multiple_of(level.run_of(*row)))
     }
 }
 
@@ -111,7 +111,8 @@ impl Job<'_> {
         }
     }
 
-    /// Pads and convolves, in parallel over images, or over pixel ranges when there are fewer images than threads.
+    /// Pads and convolves, in parallel over images, or over ranges of pixels or channels when there are fewer images than
+    /// threads.
     ///
     /// # Shapes
     /// x: [batch, channels, height, width] -> [batch, kernels, out channels, out height, out width]
@@ -135,7 +136,7 @@ impl Job<'_> {
                 for kernel in 0..self.kernels.len() {
                     let view = self.image(kernel, padded);
                     // SAFETY: only this thread has the outputs of this image.
-                    unsafe { view.run(0, view.vectors(), output(image * self.kernels.len() + kernel)) };
+                    unsafe { view.run(0..view.vectors(), 0..self.out_channels, output(image * self.kernels.len() + kernel)) };
                 }
             });
         } else {
@@ -143,16 +144,23 @@ impl Job<'_> {
             for (image, x) in x.chunks_exact(self.source.len()).enumerate() {
                 fill(x, &mut padded);
                 let vectors = self.image(0, &padded).vectors();
-                // Whole tiles per task; four tasks per thread even out the load.
-                let per_task =
-                    (vectors * self.kernels.len()).div_ceil(threads * 4).next_multiple_of(tile_size(self.level).1);
-                let tasks = vectors.div_ceil(per_task);
-                (0..tasks * self.kernels.len()).into_par_iter().for_each(|index| {
-                    let (kernel, task) = (index / tasks, index % tasks);
-                    let to = ((task + 1) * per_task).min(vectors);
+                let (block, tile) = tile_size(self.level);
+                let wanted = (4 * threads).div_ceil(self.kernels.len());
+                // Whole tiles per task; four tasks per thread even out the load. A small image stays whole, and its channels
+                // are shared out, so that each weight is read once.
+                let (per_task, channels) = if vectors < wanted * tile {
+                    (vectors, self.out_channels.div_ceil(wanted).next_multiple_of(block))
+                } else {
+                    (vectors.div_ceil(wanted).next_multiple_of(tile), self.out_channels)
+                };
+                let (tasks, parts) = (vectors.div_ceil(per_task), self.out_channels.div_ceil(channels));
+                (0..tasks * parts * self.kernels.len()).into_par_iter().for_each(|index| {
+                    let (kernel, task, part) = (index / (tasks * parts), index / parts % tasks, index % parts);
+                    let vectors = task * per_task..((task + 1) * per_task).min(vectors);
+                    let channels = part * channels..((part + 1) * channels).min(self.out_channels);
                     let output = output(image * self.kernels.len() + kernel);
                     // SAFETY: the ranges of the tasks of an output are disjoint.
-                    unsafe { self.image(kernel, &padded).run(task * per_task, to, output) };
+                    unsafe { self.image(kernel, &padded).run(vectors, channels, output) };
                 });
             }
         }

@@ -5,7 +5,7 @@ use crate::simd;
 /// Layout of the copy: `[channel][row][phase][col]`, phase = column parity when the stride is 2, so that every tap of
 /// neighbouring output pixels is one contiguous load.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Padded {
+pub(crate) struct Padded {
     rows: usize,
     phases: usize,
     cols: usize,
@@ -13,7 +13,7 @@ pub(super) struct Padded {
 
 impl Padded {
     /// Room for all taps of a `kernel` x `kernel` window at every output pixel.
-    pub(super) fn new(out_height: usize, out_width: usize, stride: usize, kernel: usize) -> Self {
+    pub(crate) fn new(out_height: usize, out_width: usize, stride: usize, kernel: usize) -> Self {
         Self {
             rows: stride * (out_height - 1) + kernel,
             phases: stride,
@@ -21,53 +21,59 @@ impl Padded {
         }
     }
 
-    pub(super) fn row_stride(&self) -> usize {
+    pub(crate) fn row_stride(&self) -> usize {
         self.phases * self.cols
     }
 
-    pub(super) fn plane(&self) -> usize {
+    pub(crate) fn plane(&self) -> usize {
         self.rows * self.row_stride()
     }
 
     /// Offset of tap (kh, kw) relative to an output pixel's own offset.
-    pub(super) fn tap(&self, kh: usize, kw: usize) -> usize {
+    pub(crate) fn tap(&self, kh: usize, kw: usize) -> usize {
         kh * self.row_stride() + (kw % self.phases) * self.cols + kw / self.phases
     }
 
     /// Offsets of all taps of a `kernel` x `kernel` window, row by row.
-    pub(super) fn taps(&self, kernel: usize) -> Vec<usize> {
+    pub(crate) fn taps(&self, kernel: usize) -> Vec<usize> {
         (0..kernel * kernel).map(|k| self.tap(k / kernel, k % kernel)).collect()
     }
 
     /// Fills `to` with `from` ([channels, height, width]); source pixel (y, x) lands at padded
-    /// (begin + dilation * y, begin + dilation * x). Pixels that fall outside are dropped (they meet no tap).
-    pub(super) fn fill(&self, from: &[f32], to: &mut [f32], source: Source) {
-        let Source { height, width, dilation, begin, .. } = source;
-        assert!(self.phases == 1 || dilation == 1, "a strided kernel over a dilated source has no use");
+    /// (begin + dilation * y, begin + dilation * x). Pixels that fall outside are dropped (they meet no tap). `to` must
+    /// hold zeros, or what another image of this source has left there: only its pixels are written.
+    pub(crate) fn fill(&self, from: &[f32], to: &mut [f32], source: Source) {
+        let Source { height, width, .. } = source;
         for (plane, padded) in from.chunks_exact(height * width).zip(to.chunks_exact_mut(self.plane())) {
-            padded.fill(0.0);
             for (y, row) in plane.chunks_exact(width).enumerate() {
-                let at = begin + dilation * y;
-                if at >= self.rows {
-                    break;
-                }
-                let out = &mut padded[at * self.row_stride()..(at + 1) * self.row_stride()];
-                if self.phases == 1 && dilation == 1 {
-                    let n = width.min(self.cols - begin);
-                    simd::copy(&row[..n], &mut out[begin..begin + n]);
-                } else if self.phases == 1 {
-                    for (to, &value) in out[begin..].iter_mut().step_by(dilation).zip(row) {
-                        *to = value;
-                    }
-                } else {
-                    for (phase, out) in out.chunks_exact_mut(self.cols).enumerate() {
-                        // The first source column of this parity.
-                        let first = (phase + self.phases - begin % self.phases) % self.phases;
-                        let values = row.iter().skip(first).step_by(self.phases);
-                        for (to, &value) in out[(begin + first) / self.phases..].iter_mut().zip(values) {
-                            *to = value;
-                        }
-                    }
+                self.lay(row, y, padded, source);
+            }
+        }
+    }
+
+    /// Lays row `y` of a source image into a plane whose border is there already.
+    pub(crate) fn lay<T: Copy>(&self, row: &[T], y: usize, plane: &mut [T], source: Source) {
+        let Source { width, dilation, begin, .. } = source;
+        assert!(self.phases == 1 || dilation == 1, "a strided kernel over a dilated source has no use");
+        let at = begin + dilation * y;
+        if at >= self.rows {
+            return;
+        }
+        let out = &mut plane[at * self.row_stride()..(at + 1) * self.row_stride()];
+        if self.phases == 1 && dilation == 1 {
+            let n = width.min(self.cols - begin);
+            simd::copy(&row[..n], &mut out[begin..begin + n]);
+        } else if self.phases == 1 {
+            for (to, &value) in out[begin..].iter_mut().step_by(dilation).zip(row) {
+                *to = value;
+            }
+        } else {
+            for (phase, out) in out.chunks_exact_mut(self.cols).enumerate() {
+                // The first source column of this parity.
+                let first = (phase + self.phases - begin % self.phases) % self.phases;
+                let values = row.iter().skip(first).step_by(self.phases);
+                for (to, &value) in out[(begin + first) / self.phases..].iter_mut().zip(values) {
+                    *to = value;
                 }
             }
         }
@@ -76,18 +82,18 @@ impl Padded {
 
 /// A source image and how it is laid into the padded buffer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Source {
-    pub(super) channels: usize,
-    pub(super) height: usize,
-    pub(super) width: usize,
+pub(crate) struct Source {
+    pub(crate) channels: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
     /// Distance of neighbouring source pixels in the buffer.
-    pub(super) dilation: usize,
+    pub(crate) dilation: usize,
     /// Zeros before the first row and column.
-    pub(super) begin: usize,
+    pub(crate) begin: usize,
 }
 
 impl Source {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.channels * self.height * self.width
     }
 }
@@ -108,7 +114,8 @@ mod tests {
             let layout = Padded::new(out(height), out(width), stride, kernel);
             let source = Source { channels: 2, height, width, dilation, begin };
             let from: Vec<f32> = (1..=source.len()).map(|v| v as f32).collect();
-            let mut to = vec![f32::NAN; 2 * layout.plane()];
+            let mut to = vec![0.0; 2 * layout.plane()];
+            layout.fill(&vec![f32::NAN; source.len()], &mut to, source);
             layout.fill(&from, &mut to, source);
             for (c, r, col) in
                 (0..2).flat_map(|c| (0..out(height)).flat_map(move |r| (0..out(width)).map(move |x| (c, r, x))))

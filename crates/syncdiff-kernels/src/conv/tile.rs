@@ -5,9 +5,10 @@
 
 use super::padded::Padded;
 use crate::simd::{Lanes, Level, Scalar4};
+use std::ops::Range;
 
 /// Most vectors of a register tile, at any level.
-const MAX_TILE: usize = 3;
+pub(super) const MAX_TILE: usize = 3;
 
 /// Output channels and vectors of a full register tile. Accumulators, the vectors and one weight must leave a register
 /// free, or one of them goes to memory and back for every tap: with AVX2 6 x 2 runs 1.7 times as fast as 4 x 3.
@@ -15,7 +16,7 @@ pub(crate) const SCALAR_TILE: (usize, usize) = (6, 2);
 /// As [`SCALAR_TILE`].
 #[cfg(target_arch = "x86_64")]
 pub(crate) const AVX2_TILE: (usize, usize) = (6, 2);
-/// As [`SCALAR_TILE`], with vectors of 16 and of 8 lanes.
+/// As [`SCALAR_TILE`].
 #[cfg(target_arch = "x86_64")]
 pub(crate) const AVX512_TILE: (usize, usize) = (8, 3);
 /// As [`SCALAR_TILE`].
@@ -71,19 +72,20 @@ unsafe impl Send for OutPtr {}
 // SAFETY: as above.
 unsafe impl Sync for OutPtr {}
 
-/// `V` vectors x `O` output channels from the channel `first` on.
+/// `V` vectors x `O` output channels from the channel `first` on. Under `TWO` a vector holds two runs of pixels, each with
+/// an offset of its own; else the second offset has no meaning.
 ///
 /// # Safety
 /// `image` is checked, `offsets` are valid for its layout, `out + o * pixels + out_offsets[v]` is writable for every
 /// output channel of the block, and the instruction set of `L` is available.
 #[inline(always)]
-unsafe fn tile<L: Lanes, const O: usize, const V: usize, const T: usize>(
+unsafe fn tile<L: Lanes, const O: usize, const V: usize, const T: usize, const TWO: bool>(
     image: &Image<'_>,
     taps: &[usize; T],
     first: usize,
-    offsets: &[usize; MAX_TILE],
+    offsets: &[[usize; 2]; MAX_TILE],
     out: *mut f32,
-    out_offsets: &[usize; MAX_TILE],
+    out_offsets: &[[usize; 2]; MAX_TILE],
 ) {
     let pixels = image.out_height * image.out_width;
     let row = image.in_channels * T;
@@ -104,7 +106,14 @@ unsafe fn tile<L: Lanes, const O: usize, const V: usize, const T: usize>(
             let mut x = [L::splat(0.0); V];
             for v in 0..V {
                 // SAFETY: the padded buffer holds a plane for each input channel; offsets and taps stay inside one plane.
-                x[v] = unsafe { L::load(plane.add(taps[k] + offsets[v])) };
+                x[v] = unsafe {
+                    let from = plane.add(taps[k]);
+                    if TWO {
+                        L::load_two([from.add(offsets[v][0]), from.add(offsets[v][1])])
+                    } else {
+                        L::load(from.add(offsets[v][0]))
+                    }
+                };
             }
             for o in 0..O {
                 // SAFETY: `T` values for each input channel, see above.
@@ -125,44 +134,60 @@ unsafe fn tile<L: Lanes, const O: usize, const V: usize, const T: usize>(
         if first + o < image.out_channels {
             for v in 0..V {
                 // SAFETY: promised by the caller.
-                unsafe { acc[o][v].store(out.add((first + o) * pixels + out_offsets[v])) };
+                unsafe {
+                    let to = out.add((first + o) * pixels);
+                    if TWO {
+                        acc[o][v].store_two([to.add(out_offsets[v][0]), to.add(out_offsets[v][1])]);
+                    } else {
+                        acc[o][v].store(to.add(out_offsets[v][0]));
+                    }
+                }
             }
         }
     }
 }
 
-/// All output channels of the pixel vectors `from..to`, in tiles of `O` x `V`.
+/// Some output channels of the pixel vectors `vectors`, in tiles of `O` x `V`.
 ///
 /// # Safety
-/// As [`tile`]; no other thread writes these pixels.
+/// As [`tile`]; no other thread writes these pixels of these channels.
 #[inline(always)]
-unsafe fn span<L: Lanes, const O: usize, const V: usize, const T: usize>(
+unsafe fn span<L: Lanes, const O: usize, const V: usize, const T: usize, const TWO: bool>(
     image: &Image<'_>,
-    from: usize,
-    to: usize,
+    vectors: Range<usize>,
+    channels: Range<usize>,
     out: *mut f32,
 ) {
     let taps: &[usize; T] = image.taps.try_into().expect("chosen by the number of taps");
-    let per_row = image.out_width / L::N;
-    let mut first = 0;
-    while first < image.out_channels {
-        let left = image.out_channels - first;
-        let mut vector = from;
-        while vector < to {
-            let n = V.min(to - vector);
-            let (mut offsets, mut out_offsets) = ([0usize; MAX_TILE], [0usize; MAX_TILE]);
+    let run = if TWO { L::N / 2 } else { L::N };
+    let per_row = image.out_width / run;
+    let runs = per_row * image.out_height;
+    let place = |index: usize| {
+        let (row, col) = (index / per_row, index % per_row * run);
+        // With stride 2 the parity split makes column c of the output column c of its phase.
+        (image.stride * row * image.layout.row_stride() + col, row * image.out_width + col)
+    };
+    let mut first = channels.start;
+    while first < channels.end {
+        let left = channels.end - first;
+        let mut vector = vectors.start;
+        while vector < vectors.end {
+            // Four vectors are better cut in halves.
+            let n = if vectors.end - vector == 4 { 2 } else { V.min(vectors.end - vector) };
+            let (mut offsets, mut out_offsets) = ([[0usize; 2]; MAX_TILE], [[0usize; 2]; MAX_TILE]);
             for v in 0..n {
-                let (row, col) = ((vector + v) / per_row, (vector + v) % per_row * L::N);
-                // With stride 2 the parity split makes column c of the output column c of its phase.
-                offsets[v] = image.stride * row * image.layout.row_stride() + col;
-                out_offsets[v] = row * image.out_width + col;
+                for half in 0..if TWO { 2 } else { 1 } {
+                    // The last vector may lack its second run, and then has the first one twice.
+                    let index = if TWO { (2 * (vector + v) + half).min(runs - 1) } else { vector + v };
+                    (offsets[v][half], out_offsets[v][half]) = place(index);
+                }
             }
-            // SAFETY: vectors below `out_height * per_row` address pixels inside the image; forwarded from the caller.
+            // SAFETY: runs of the image's rows address pixels inside the image; forwarded from the caller.
             unsafe {
                 match n {
-                    3 => tiles::<L, O, 3, T>(image, taps, first, &offsets, out, &out_offsets),
-                    2 => tiles::<L, O, 2, T>(image, taps, first, &offsets, out, &out_offsets),
-                    _ => tiles::<L, O, 1, T>(image, taps, first, &offsets, out, &out_offsets),
+                    3 => tiles::<L, O, 3, T, TWO>(image, taps, first, channels.end, &offsets, out, &out_offsets),
+                    2 => tiles::<L, O, 2, T, TWO>(image, taps, first, channels.end, &offsets, out, &out_offsets),
+                    _ => tiles::<L, O, 1, T, TWO>(image, taps, first, channels.end, &offsets, out, &out_offsets),
                 }
             }
             vector += n;
@@ -176,61 +201,63 @@ unsafe fn span<L: Lanes, const O: usize, const V: usize, const T: usize>(
 /// # Safety
 /// As [`tile`].
 #[inline(always)]
-unsafe fn tiles<L: Lanes, const O: usize, const V: usize, const T: usize>(
+unsafe fn tiles<L: Lanes, const O: usize, const V: usize, const T: usize, const TWO: bool>(
     image: &Image<'_>,
     taps: &[usize; T],
     first: usize,
-    offsets: &[usize; MAX_TILE],
+    end: usize,
+    offsets: &[[usize; 2]; MAX_TILE],
     out: *mut f32,
-    out_offsets: &[usize; MAX_TILE],
+    out_offsets: &[[usize; 2]; MAX_TILE],
 ) {
     // SAFETY: forwarded.
     unsafe {
-        match image.out_channels - first {
-            1 | 2 => tile::<L, 2, V, T>(image, taps, first, offsets, out, out_offsets),
-            3 | 4 => tile::<L, 4, V, T>(image, taps, first, offsets, out, out_offsets),
-            _ => tile::<L, O, V, T>(image, taps, first, offsets, out, out_offsets),
+        match end - first {
+            1 | 2 => tile::<L, 2, V, T, TWO>(image, taps, first, offsets, out, out_offsets),
+            3 | 4 => tile::<L, 4, V, T, TWO>(image, taps, first, offsets, out, out_offsets),
+            _ => tile::<L, O, V, T, TWO>(image, taps, first, offsets, out, out_offsets),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{AVX2_TILE, AVX512_TILE, Image, span};
+    use super::{AVX2_TILE, AVX512_TILE, Image, Range, span};
     use crate::simd::x86::{F32x8, F32x16};
 
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn avx2<const T: usize>(image: &Image<'_>, from: usize, to: usize, out: *mut f32) {
-        // SAFETY: forwarded; the instruction set is enabled here.
-        unsafe { span::<F32x8, { AVX2_TILE.0 }, { AVX2_TILE.1 }, T>(image, from, to, out) }
+    macro_rules! instance {
+        ($name:ident, $features:literal, $lanes:ty, $tile:ident, $two:literal) => {
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn $name<const T: usize>(
+                image: &Image<'_>,
+                vectors: Range<usize>,
+                channels: Range<usize>,
+                out: *mut f32,
+            ) {
+                // SAFETY: forwarded; the instruction set is enabled here.
+                unsafe { span::<$lanes, { $tile.0 }, { $tile.1 }, T, $two>(image, vectors, channels, out) }
+            }
+        };
     }
-
-    #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn avx512<const T: usize>(image: &Image<'_>, from: usize, to: usize, out: *mut f32) {
-        // SAFETY: forwarded; the instruction set is enabled here.
-        unsafe { span::<F32x16, { AVX512_TILE.0 }, { AVX512_TILE.1 }, T>(image, from, to, out) }
-    }
-
-    #[target_feature(enable = "avx512f,avx2,fma")]
-    pub(super) unsafe fn avx512_narrow<const T: usize>(image: &Image<'_>, from: usize, to: usize, out: *mut f32) {
-        // SAFETY: forwarded; the instruction set is enabled here.
-        unsafe { span::<F32x8, { AVX512_TILE.0 }, { AVX512_TILE.1 }, T>(image, from, to, out) }
-    }
+    instance!(avx2, "avx2,fma", F32x8, AVX2_TILE, false);
+    instance!(avx512, "avx512f", F32x16, AVX512_TILE, false);
+    instance!(avx512_two, "avx512f", F32x16, AVX512_TILE, true);
 }
 
 impl Image<'_> {
-    fn lanes(&self) -> usize {
-        self.level.lanes_for(self.out_width)
+    /// Neighbouring pixels of a vector.
+    fn run_length(&self) -> usize {
+        self.level.run_of(self.out_width)
     }
 
     /// Pixel vectors of the output.
     pub(super) fn vectors(&self) -> usize {
-        self.out_height * self.out_width / self.lanes()
+        (self.out_height * self.out_width).div_ceil(self.level.lanes())
     }
 
     /// Panics where the kernel would leave its buffers.
     fn check(&self) {
-        let rows = self.out_width.is_multiple_of(self.lanes());
+        let rows = self.out_width.is_multiple_of(self.run_length());
         assert!(rows && self.out_channels > 0, "a kernel for whole vectors, not for a width of {}", self.out_width);
         assert_eq!(self.weights.len(), self.out_channels * self.in_channels * self.taps.len(), "weights");
         assert!(self.padded.len() >= self.in_channels * self.layout.plane(), "the padded image");
@@ -240,19 +267,20 @@ impl Image<'_> {
         assert!(last + last_tap < self.layout.plane(), "taps");
     }
 
-    /// Convolves the pixel vectors `from..to` into `out`, [out channels, out height, out width].
+    /// Convolves some pixel vectors into some channels of `out`, [out channels, out height, out width].
     ///
     /// # Safety
-    /// All of `out` is writable, and no other thread writes these pixels.
-    pub(super) unsafe fn run(&self, from: usize, to: usize, out: OutPtr) {
+    /// All of `out` is writable, and no other thread writes these pixels of these channels.
+    pub(super) unsafe fn run(&self, vectors: Range<usize>, channels: Range<usize>, out: OutPtr) {
         self.check();
-        assert!(to <= self.vectors(), "pixel vectors {from}..{to} of {}", self.vectors());
+        assert!(vectors.end <= self.vectors(), "pixel vectors {vectors:?} of {}", self.vectors());
+        assert!(channels.end <= self.out_channels, "channels {channels:?} of {}", self.out_channels);
         // SAFETY: forwarded; the image is checked.
         unsafe {
             match self.taps.len() {
-                4 => self.run_taps::<4>(from, to, out.0),
-                9 => self.run_taps::<9>(from, to, out.0),
-                16 => self.run_taps::<16>(from, to, out.0),
+                4 => self.run_taps::<4>(vectors, channels, out.0),
+                9 => self.run_taps::<9>(vectors, channels, out.0),
+                16 => self.run_taps::<16>(vectors, channels, out.0),
                 other => panic!("no kernel of {other} taps"),
             }
         }
@@ -260,20 +288,23 @@ impl Image<'_> {
 
     /// # Safety
     /// As [`Image::run`], for a checked image.
-    unsafe fn run_taps<const T: usize>(&self, from: usize, to: usize, out: *mut f32) {
+    unsafe fn run_taps<const T: usize>(&self, vectors: Range<usize>, channels: Range<usize>, out: *mut f32) {
         // SAFETY: forwarded; a level is only chosen where its instruction set was detected.
         unsafe {
             match self.level {
-                Level::Scalar => span::<Scalar4, { SCALAR_TILE.0 }, { SCALAR_TILE.1 }, T>(self, from, to, out),
+                Level::Scalar => {
+                    span::<Scalar4, { SCALAR_TILE.0 }, { SCALAR_TILE.1 }, T, false>(self, vectors, channels, out)
+                }
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx2 => x86::avx2::<T>(self, from, to, out),
+                Level::Avx2 => x86::avx2::<T>(self, vectors, channels, out),
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 if self.lanes() == 16 => x86::avx512::<T>(self, from, to, out),
+                Level::Avx512 if self.run_length() == 16 => x86::avx512::<T>(self, vectors, channels, out),
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 => x86::avx512_narrow::<T>(self, from, to, out),
+                Level::Avx512 => x86::avx512_two::<T>(self, vectors, channels, out),
                 #[cfg(target_arch = "aarch64")]
                 Level::Neon => {
-                    span::<crate::simd::neon::F32x4, { NEON_TILE.0 }, { NEON_TILE.1 }, T>(self, from, to, out)
+                    use crate::simd::neon::F32x4;
+                    span::<F32x4, { NEON_TILE.0 }, { NEON_TILE.1 }, T, false>(self, vectors, channels, out)
                 }
             }
         }

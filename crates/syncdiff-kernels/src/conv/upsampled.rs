@@ -14,10 +14,10 @@ use rayon::prelude::*;
 
 /// Rows (or columns) of the 3x3 kernel that meet in each sum of [`folded`]: of an even output row those before the source
 /// pixel and those at it, of an odd one those at it and those behind.
-const MEET: [&[usize]; 4] = [&[0], &[1, 2], &[0, 1], &[2]];
+pub(crate) const MEET: [&[usize]; 4] = [&[0], &[1, 2], &[0, 1], &[2]];
 /// The sums of [`MEET`] that join a source pixel r and the output rows 2 r - 1 to 2 r + 2.
 const BACKWARD: [usize; 4] = [3, 1, 2, 0];
-const PARITIES: [(usize, usize); 4] = [(0, 0), (0, 1), (1, 0), (1, 1)];
+pub(crate) const PARITIES: [(usize, usize); 4] = [(0, 0), (0, 1), (1, 0), (1, 1)];
 
 /// Dimensions of one call.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,7 @@ pub(crate) struct UpsampledShape {
 impl UpsampledShape {
     /// Whether the direct kernels apply: rows of whole vectors.
     pub(crate) fn is_direct(&self) -> bool {
-        self.width.is_multiple_of(simd::level().lanes_for(self.width))
+        self.width.is_multiple_of(simd::level().run_of(self.width))
     }
 }
 
@@ -55,7 +55,7 @@ dispatch! {
 }
 
 /// The taps of one parity of output pixels.
-fn taps(layout: Padded, (row, col): (usize, usize)) -> Vec<usize> {
+pub(crate) fn taps(layout: Padded, (row, col): (usize, usize)) -> Vec<usize> {
     PARITIES.map(|(kh, kw)| layout.tap(row + kh, col + kw)).to_vec()
 }
 
@@ -83,7 +83,14 @@ pub(crate) fn forward(x: &[f32], weight: &[f32], bias: &[f32], s: UpsampledShape
         bias: Some(bias),
         kernels: weights.iter().zip(PARITIES).map(|(w, parity)| (w.as_flattened(), taps(layout, parity))).collect(),
     };
-    let by_parity = job.run(x);
+    interleaved(&job.run(x), s)
+}
+
+/// The outputs of the four parities, put together.
+///
+/// # Shapes
+/// [batch, parities, out, height, width] -> [batch, out, 2 height, 2 width]
+pub(crate) fn interleaved(by_parity: &[f32], s: UpsampledShape) -> Vec<f32> {
     let small = s.height * s.width;
     let one = s.out_channels * small;
     let mut y = vec![0f32; 4 * s.batch * one];

@@ -12,7 +12,7 @@
 use super::padded::{Padded, Source};
 #[cfg(target_arch = "aarch64")]
 use super::tile::NEON_TILE;
-use super::tile::{OutPtr, SCALAR_TILE, tile_size};
+use super::tile::{MAX_TILE, OutPtr, SCALAR_TILE, tile_size};
 use crate::simd::{Lanes, Level, Scalar4, dispatch};
 use rayon::prelude::*;
 
@@ -31,7 +31,7 @@ const GAP: usize = 16;
 /// those of kernels by the pixels. `height` and `width` are those of one image, so that the choice, and with it the
 /// rounding, does not depend on the batch.
 pub(crate) fn pays(level: Level, in_channels: usize, out_channels: usize, height: usize, width: usize) -> bool {
-    let whole = height.is_multiple_of(2) && width.is_multiple_of(2 * level.lanes_for(width / 2));
+    let whole = height.is_multiple_of(2) && width.is_multiple_of(2 * level.run_of(width / 2));
     whole && in_channels >= 8 && out_channels >= 8 && height * width >= 256
 }
 
@@ -56,7 +56,7 @@ struct Kernels<'a> {
 
 /// Buffers of a task.
 struct Scratch {
-    /// Transformed squares, [planes][tiles][channels][vectors][lanes].
+    /// Room for transformed squares, [planes][tiles][channels][vectors][lanes].
     squares: Vec<f32>,
     /// Products, [blocks][tiles][planes][output channels][vectors][lanes]; of one block only when all channels fit in one
     /// part.
@@ -75,7 +75,7 @@ pub(super) fn convolve(
     [in_channels, out_channels, height, width]: [usize; 4],
 ) -> Vec<f32> {
     assert!(
-        height.is_multiple_of(2) && width.is_multiple_of(2 * level.lanes_for(width / 2)),
+        height.is_multiple_of(2) && width.is_multiple_of(2 * level.run_of(width / 2)),
         "whole vectors of squares"
     );
     assert_eq!(weight.len(), 9 * in_channels * out_channels, "weights");
@@ -166,12 +166,17 @@ dispatch! {
 
 impl Call<'_> {
     fn lanes(&self) -> usize {
-        self.level.lanes_for(self.width / 2)
+        self.level.lanes()
+    }
+
+    /// Neighbouring squares of a vector.
+    fn run_length(&self) -> usize {
+        self.level.run_of(self.width / 2)
     }
 
     /// Vectors of squares of an image.
     fn vectors(&self) -> usize {
-        self.height * self.width / 4 / self.lanes()
+        (self.height * self.width / 4).div_ceil(self.lanes())
     }
 
     fn per_task(&self) -> usize {
@@ -198,7 +203,7 @@ impl Call<'_> {
         let block = tile_size(self.level).0;
         let blocks = if self.part() < self.in_channels { self.at_once() } else { 1 };
         let products = PLANES * block * self.per_task() * self.lanes();
-        Scratch { squares: vec![0.0; PLANES * self.plane()], products: vec![0.0; blocks * products] }
+        Scratch { squares: Vec::with_capacity(PLANES * self.plane()), products: vec![0.0; blocks * products] }
     }
 
     /// All output channels of the squares of one task.
@@ -211,18 +216,18 @@ impl Call<'_> {
         unsafe {
             match self.level {
                 Level::Scalar => {
-                    self.squares::<Scalar4, { SCALAR_TILE.0 }, { SCALAR_TILE.1 }>(padded, kernels, task, scratch, out)
+                    self.squares::<Scalar4, { SCALAR_TILE.0 }, { SCALAR_TILE.1 }, false>(padded, kernels, task, scratch, out)
                 }
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx2 => x86::avx2(self, padded, kernels, task, scratch, out),
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 if self.lanes() == 16 => x86::avx512(self, padded, kernels, task, scratch, out),
+                Level::Avx512 if self.run_length() == 16 => x86::avx512(self, padded, kernels, task, scratch, out),
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 => x86::avx512_narrow(self, padded, kernels, task, scratch, out),
+                Level::Avx512 => x86::avx512_two(self, padded, kernels, task, scratch, out),
                 #[cfg(target_arch = "aarch64")]
                 Level::Neon => {
                     use crate::simd::neon::F32x4;
-                    self.squares::<F32x4, { NEON_TILE.0 }, { NEON_TILE.1 }>(padded, kernels, task, scratch, out)
+                    self.squares::<F32x4, { NEON_TILE.0 }, { NEON_TILE.1 }, false>(padded, kernels, task, scratch, out)
                 }
             }
         }
@@ -231,7 +236,7 @@ impl Call<'_> {
     /// # Safety
     /// As [`Call::run`]; `L`, `O` and `V` are those of this call, and the instruction set is available.
     #[inline(always)]
-    unsafe fn squares<L: Lanes, const O: usize, const V: usize>(
+    unsafe fn squares<L: Lanes, const O: usize, const V: usize, const TWO: bool>(
         &self,
         padded: &[f32],
         kernels: Kernels<'_>,
@@ -245,19 +250,24 @@ impl Call<'_> {
         let (part, plane) = (self.part(), self.plane());
         let of_tile = part * V * L::N;
         let products_of_tile = PLANES * O * V * L::N;
+        let squares = scratch.squares.as_mut_ptr();
+        let mut places = [[(0, 0); 2]; TILES * MAX_TILE];
+        for (vector, places) in places.iter_mut().enumerate().take(count) {
+            *places = self.places::<L, TWO>(from + vector);
+        }
         for first in (0..self.in_channels).step_by(part) {
             let channels = part.min(self.in_channels - first);
             for i in 0..channels {
                 let channel = &padded[(first + i) * self.layout.plane()..][..self.layout.plane()];
                 for vector in 0..count {
-                    let (row, col) = self.place::<L>(from + vector);
-                    let at = 2 * row * self.layout.row_stride() + 2 * col;
+                    let [first, second] = places[vector];
+                    let at = |(row, col): (usize, usize)| channel[2 * row * self.layout.row_stride() + 2 * col..].as_ptr();
                     let to = vector / V * of_tile + (i * V + vector % V) * L::N;
                     // SAFETY: a square reads four rows and columns from twice its own; the last one ends at the last
                     // padded row and column. Each tile has `V` vectors for each channel in each plane of the scratch.
                     unsafe {
-                        let to = scratch.squares.as_mut_ptr().add(to);
-                        transform_squares::<L>(channel.as_ptr().add(at), self.layout.row_stride(), to, plane);
+                        let to = squares.add(to);
+                        transform_squares::<L>([at(first), at(second)], self.layout.row_stride(), to, plane);
                     }
                 }
             }
@@ -267,10 +277,19 @@ impl Call<'_> {
                 for p in 0..PLANES {
                     let values = &values[(p * self.in_channels + first) * O..][..channels * O];
                     for tile in 0..tiles {
-                        // The vectors of a tile that is not full are computed with the others and not stored.
-                        let squares = &scratch.squares[p * plane + tile * of_tile..][..channels * V * L::N];
                         let at = tile * products_of_tile + p * O * V * L::N;
-                        multiply::<L, O, V>(values, squares, &mut products[at..][..O * V * L::N], first > 0);
+                        let products = &mut products[at..][..O * V * L::N];
+                        let add = first > 0;
+                        // SAFETY: the scratch has room for this tile's squares of this plane, and each vector of the
+                        // tile's was written for each channel of the part.
+                        unsafe {
+                            let squares = squares.add(p * plane + tile * of_tile);
+                            match count - tile * V {
+                                1 => multiply::<L, O, V, 1>(values, squares, products, add),
+                                2 => multiply::<L, O, V, 2>(values, squares, products, add),
+                                _ => multiply::<L, O, V, V>(values, squares, products, add),
+                            }
+                        }
                     }
                 }
                 if first + channels < self.in_channels {
@@ -281,13 +300,16 @@ impl Call<'_> {
                     let channel = first_channel + o;
                     let bias = L::splat(self.bias.map_or(0.0, |bias| bias[channel]));
                     for vector in 0..count {
-                        let (row, col) = self.place::<L>(from + vector);
-                        let at = (channel * self.height + 2 * row) * self.width + 2 * col;
+                        let to = places[vector].map(|(row, col)| {
+                            let at = (channel * self.height + 2 * row) * self.width + 2 * col;
+                            // SAFETY: a square of the image, whose pixels the caller lets us write.
+                            unsafe { out.add(at) }
+                        });
                         let products = &products[vector / V * products_of_tile + (o * V + vector % V) * L::N..];
                         // SAFETY: the squares of this vector are inside the image, whose pixels the caller lets us write;
                         // the products hold a vector at this place of each plane.
                         unsafe {
-                            store_squares::<L>(products.as_ptr(), O * V * L::N, bias, out.add(at), self.width);
+                            store_squares::<L>(products.as_ptr(), O * V * L::N, bias, to, self.width);
                         }
                     }
                 }
@@ -295,26 +317,32 @@ impl Call<'_> {
         }
     }
 
-    /// Row and column, in squares, of the first square of a vector.
+    /// Rows and columns, in squares, of the first square of each half of a vector.
     #[inline(always)]
-    fn place<L: Lanes>(&self, vector: usize) -> (usize, usize) {
-        let per_row = self.width / 2 / L::N;
-        (vector / per_row, vector % per_row * L::N)
+    fn places<L: Lanes, const TWO: bool>(&self, vector: usize) -> [(usize, usize); 2] {
+        let half = L::N / 2;
+        let per_row = self.width / 2 / half;
+        let last = self.height / 2 * per_row - 1;
+        // The last vector of two runs may lack the second, and then has the first one twice.
+        let index = |of_half: usize| (2 * vector + of_half).min(if TWO { last } else { usize::MAX });
+        [0, 1].map(|of_half| (index(of_half) / per_row, index(of_half) % per_row * half))
     }
 }
 
-/// B^T d B of `N` squares side by side, two columns apart.
+/// B^T d B of `N` squares: half of them side by side, two columns apart, from each of two places.
 ///
 /// # Safety
-/// Four rows of `2 N + 2` values can be read at `from`, vectors can be written at 16 places `plane` apart, and the
+/// Four rows of `N + 2` values can be read at both places, vectors can be written at 16 places `plane` apart, and the
 /// instruction set of `L` is available.
 #[inline(always)]
-unsafe fn transform_squares<L: Lanes>(from: *const f32, row_stride: usize, to: *mut f32, plane: usize) {
+unsafe fn transform_squares<L: Lanes>(from: [*const f32; 2], row_stride: usize, to: *mut f32, plane: usize) {
     let mut rows = [[L::splat(0.0); 4]; 4];
     for row in 0..4 {
         // SAFETY: promised by the caller.
-        let ((a, b), (c, d)) =
-            unsafe { (L::load_pairs(from.add(row * row_stride)), L::load_pairs(from.add(row * row_stride + 2))) };
+        let ((a, b), (c, d)) = unsafe {
+            let [left, right] = from.map(|from| from.add(row * row_stride));
+            (L::load_pairs([left, right]), L::load_pairs([left.add(2), right.add(2)]))
+        };
         rows[row] = [a.sub(c), b.add(c), c.sub(b), b.sub(d)];
     }
     for col in 0..4 {
@@ -329,55 +357,59 @@ unsafe fn transform_squares<L: Lanes>(from: *const f32, row_stride: usize, to: *
     }
 }
 
-/// One plane of a block and a tile: `products[o, v] (+)= sum over i of kernels[i, o] * squares[i, v]`.
+/// One plane of a block and a tile: `products[o, v] (+)= sum over i of kernels[i, o] * squares[i, v]`, for the first `F` of
+/// `V` vectors.
+///
+/// # Safety
+/// So many vectors of squares can be read for each `O` kernels, each `V` vectors behind the one before.
 #[inline(always)]
-fn multiply<L: Lanes, const O: usize, const V: usize>(
+unsafe fn multiply<L: Lanes, const O: usize, const V: usize, const F: usize>(
     kernels: &[f32],
-    squares: &[f32],
+    mut squares: *const f32,
     products: &mut [f32],
     add: bool,
 ) {
-    assert!(squares.len() == kernels.len() / O * V * L::N && products.len() == O * V * L::N);
-    let mut acc = [[L::splat(0.0); V]; O];
-    let (mut squares, to) = (squares.as_ptr(), products.as_mut_ptr());
+    assert!(products.len() == O * V * L::N && F <= V);
+    let mut acc = [[L::splat(0.0); F]; O];
+    let to = products.as_mut_ptr();
     if add {
         for o in 0..O {
-            for v in 0..V {
+            for v in 0..F {
                 // SAFETY: there are `O * V` vectors of products.
                 acc[o][v] = unsafe { L::load(to.add((o * V + v) * L::N)) };
             }
         }
     }
     for kernels in kernels.as_chunks::<O>().0 {
-        let mut x = [L::splat(0.0); V];
-        for v in 0..V {
-            // SAFETY: there are `V` vectors of squares for each `O` kernels.
+        let mut x = [L::splat(0.0); F];
+        for v in 0..F {
+            // SAFETY: promised by the caller.
             x[v] = unsafe { L::load(squares.add(v * L::N)) };
         }
         for o in 0..O {
             let c = L::splat(kernels[o]);
-            for v in 0..V {
+            for v in 0..F {
                 acc[o][v] = c.mul_add(x[v], acc[o][v]);
             }
         }
-        // SAFETY: at most one past the end.
-        squares = unsafe { squares.add(V * L::N) };
+        // Behind the last kernels it points beyond the squares, and is not read.
+        squares = squares.wrapping_add(V * L::N);
     }
     for o in 0..O {
-        for v in 0..V {
+        for v in 0..F {
             // SAFETY: as above.
             unsafe { acc[o][v].store(to.add((o * V + v) * L::N)) };
         }
     }
 }
 
-/// A^T m A of `N` squares side by side: two rows of `2 N` pixels.
+/// A^T m A of `N` squares, half of them side by side at each of two places: two rows of `N` pixels there.
 ///
 /// # Safety
-/// A vector can be read at 16 places `plane` apart, two rows of `2 N` values can be written at `out`, and the instruction
+/// A vector can be read at 16 places `plane` apart, two rows of `N` values can be written at both of `out`, and the instruction
 /// set of `L` is available.
 #[inline(always)]
-unsafe fn store_squares<L: Lanes>(products: *const f32, plane: usize, bias: L, out: *mut f32, width: usize) {
+unsafe fn store_squares<L: Lanes>(products: *const f32, plane: usize, bias: L, out: [*mut f32; 2], width: usize) {
     let mut columns = [[L::splat(0.0); 2]; 4];
     for col in 0..4 {
         // SAFETY: promised by the caller.
@@ -395,7 +427,7 @@ unsafe fn store_squares<L: Lanes>(products: *const f32, plane: usize, bias: L, o
         let (a, b, c, d) = (columns[0][row], columns[1][row], columns[2][row], columns[3][row]);
         let (even, odd) = (a.add(b).add(c), b.sub(c).sub(d));
         // SAFETY: promised by the caller.
-        unsafe { L::store_pairs(even.add(bias), odd.add(bias), out.add(row * width)) };
+        unsafe { L::store_pairs(even.add(bias), odd.add(bias), out.map(|out| out.add(row * width))) };
     }
 }
 
@@ -406,7 +438,7 @@ mod x86 {
     use crate::simd::x86::{F32x8, F32x16};
 
     macro_rules! instance {
-        ($name:ident, $features:literal, $lanes:ty, $tile:ident) => {
+        ($name:ident, $features:literal, $lanes:ty, $tile:ident, $two:literal) => {
             #[target_feature(enable = $features)]
             pub(super) unsafe fn $name(
                 call: &Call<'_>,
@@ -417,11 +449,11 @@ mod x86 {
                 out: *mut f32,
             ) {
                 // SAFETY: forwarded; the instruction set is enabled here.
-                unsafe { call.squares::<$lanes, { $tile.0 }, { $tile.1 }>(padded, kernels, task, scratch, out) }
+                unsafe { call.squares::<$lanes, { $tile.0 }, { $tile.1 }, $two>(padded, kernels, task, scratch, out) }
             }
         };
     }
-    instance!(avx2, "avx2,fma", F32x8, AVX2_TILE);
-    instance!(avx512, "avx512f", F32x16, AVX512_TILE);
-    instance!(avx512_narrow, "avx512f,avx2,fma", F32x8, AVX512_TILE);
+    instance!(avx2, "avx2,fma", F32x8, AVX2_TILE, false);
+    instance!(avx512, "avx512f", F32x16, AVX512_TILE, false);
+    instance!(avx512_two, "avx512f", F32x16, AVX512_TILE, true);
 }

@@ -1,4 +1,5 @@
-//! The fast bodies, on the CPU backend. What is not f32, or has a shape without kernel, takes the default body.
+//! The fast bodies, on the CPU backend: for f32 throughout, and for layers with bf16 weights and f32 activations. What is
+//! of other types, or has a shape without kernel, takes the default body.
 
 use super::{KernelOps, composed};
 use crate::adamw::{self, AdamWStep};
@@ -6,10 +7,11 @@ use crate::attention::{self, AttentionShape};
 use crate::conv::upsampled::{self, UpsampledShape};
 use crate::conv::{self, Conv3x3, ConvShape};
 use crate::norm::{self, GroupShape};
-use crate::{elementwise, linear, pointwise};
+use crate::{bf16, elementwise, linear, pointwise};
 use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::{Bytes, DType, Shape};
+use burn::tensor::{Bytes, DType, FloatDType, Shape};
 use rayon::prelude::*;
 
 /// Values of a parameter that one thread moves at a time.
@@ -17,6 +19,27 @@ const ADAMW_CHUNK: usize = 1 << 15;
 
 fn is_f32(tensors: &[&FlexTensor]) -> bool {
     tensors.iter().all(|t| t.dtype() == DType::F32)
+}
+
+/// Whether a layer has bf16 weights between f32 values.
+fn has_bf16_weights(x: &FlexTensor, w: &FlexTensor, b: &FlexTensor) -> bool {
+    w.dtype() == DType::BF16 && is_f32(&[x, b])
+}
+
+fn widened(w: FlexTensor) -> FlexTensor {
+    Flex::float_cast(w, FloatDType::F32)
+}
+
+/// The weights with their axes in this order, as they lie behind each other: without a copy where [`super::bf16_weights`]
+/// has laid them.
+fn in_order(w: FlexTensor, axes: &[usize]) -> FlexTensor {
+    Flex::float_permute(w, axes).to_contiguous()
+}
+
+fn halves(t: &FlexTensor) -> &[u16] {
+    let values = t.as_slice::<burn::tensor::bf16>().expect("made contiguous and of dtype bf16 by the caller");
+    // SAFETY: bf16 is a transparent wrapper of u16.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }
 }
 
 fn slice(t: &FlexTensor) -> &[f32] {
@@ -57,6 +80,14 @@ impl KernelOps for Flex {
 
     fn kernel_conv3x3(x: FlexTensor, w: FlexTensor, b: FlexTensor, kind: Conv3x3) -> FlexTensor {
         let s = conv_shape(&x.shape(), &w.shape(), kind);
+        if has_bf16_weights(&x, &w, &b) {
+            if !bf16::fits(&s) {
+                return Self::kernel_conv3x3(x, widened(w), b, kind);
+            }
+            let (x, w, b) = (x.to_contiguous(), in_order(w, &[2, 3, 0, 1]), b.to_contiguous());
+            let y = bf16::conv3x3(slice(&x), halves(&w), slice(&b), s);
+            return flex(y, Shape::new([s.batch, s.out_channels, s.out_height(), s.out_width()]));
+        }
         if !is_f32(&[&x, &w, &b]) || !s.is_direct() {
             return composed::conv3x3::<Self>(x, w, b, kind);
         }
@@ -83,6 +114,14 @@ impl KernelOps for Flex {
 
     fn kernel_conv3x3_upsampled(x: FlexTensor, w: FlexTensor, b: FlexTensor) -> FlexTensor {
         let s = upsampled_shape(&x.shape(), &w.shape());
+        if has_bf16_weights(&x, &w, &b) {
+            if !s.width.is_multiple_of(8) {
+                return Self::kernel_conv3x3_upsampled(x, widened(w), b);
+            }
+            let (x, w, b) = (x.to_contiguous(), in_order(w, &[2, 3, 0, 1]), b.to_contiguous());
+            let y = bf16::conv3x3_upsampled(slice(&x), halves(&w), slice(&b), s);
+            return flex(y, Shape::new([s.batch, s.out_channels, 2 * s.height, 2 * s.width]));
+        }
         if !is_f32(&[&x, &w, &b]) || !s.is_direct() {
             return composed::conv3x3_upsampled::<Self>(x, w, b);
         }
@@ -105,6 +144,12 @@ impl KernelOps for Flex {
     }
 
     fn kernel_conv1x1(x: FlexTensor, w: FlexTensor, b: FlexTensor) -> FlexTensor {
+        if has_bf16_weights(&x, &w, &b) {
+            let (shape, out_channels) = (x.shape(), w.shape()[0]);
+            let (x, w, b) = (x.to_contiguous(), in_order(w, &[2, 3, 0, 1]), b.to_contiguous());
+            let y = bf16::conv1x1(slice(&x), halves(&w), slice(&b), shape[1], shape[2] * shape[3]);
+            return flex(y, Shape::new([shape[0], out_channels, shape[2], shape[3]]));
+        }
         if !is_f32(&[&x, &w, &b]) {
             return composed::conv1x1::<Self>(x, w, b);
         }
@@ -125,6 +170,11 @@ impl KernelOps for Flex {
     }
 
     fn kernel_linear(x: FlexTensor, w: FlexTensor, b: FlexTensor) -> FlexTensor {
+        if has_bf16_weights(&x, &w, &b) {
+            let shape = composed::with_last(&x.shape(), w.shape()[1]);
+            let (x, w, b) = (x.to_contiguous(), in_order(w, &[1, 0]), b.to_contiguous());
+            return flex(bf16::linear(slice(&x), halves(&w), slice(&b)), shape);
+        }
         if !is_f32(&[&x, &w, &b]) {
             return composed::linear::<Self>(x, w, b);
         }

@@ -10,7 +10,7 @@ use crate::adamw::AdamWStep;
 use crate::conv::Conv3x3;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 /// Operations with a fast CPU body. `FUSED` tells the autodiff implementation whether the backend has the
 /// `_backward` functions; elsewhere it traces the default bodies.
@@ -152,6 +152,21 @@ pub trait KernelOps: Backend {
 impl KernelOps for burn::backend::Cube {}
 #[cfg(feature = "libtorch")]
 impl KernelOps for burn::backend::LibTorch {}
+
+/// Weights of a linear layer or of a convolution in bf16, lying as the CPU reads them, with the input channels last. With
+/// them and f32 activations the layers of this room multiply values of 16 bits and add in f32; forward only.
+///
+/// # Shapes
+/// [in, out] or [out, in, height, width], kept
+pub fn bf16_weights<const D: usize>(weights: Tensor<D>) -> Tensor<D> {
+    // Both orders are undone by themselves.
+    let axes: [isize; D] = match D {
+        2 => std::array::from_fn(|axis| [1, 0][axis]),
+        4 => std::array::from_fn(|axis| [2, 3, 0, 1][axis]),
+        _ => return weights.cast(DType::BF16),
+    };
+    weights.permute(axes).cast(DType::BF16).permute(axes)
+}
 
 /// 3x3 convolution with bias; `kind` gives stride and padding.
 ///

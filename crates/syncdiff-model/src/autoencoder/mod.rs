@@ -138,7 +138,7 @@ impl Autoencoder {
     /// # Shapes
     /// x: [batch, 3, height, width] in [-1, 1] -> [batch, 3, height / f, width / f]
     pub fn encode(&self, x: Tensor<4>) -> Tensor<4> {
-        let (inside, outside) = (self.quant_conv.weight.val().dtype(), x.dtype());
+        let (inside, outside) = (self.quant_conv.bias.val().dtype(), x.dtype());
         in_pool(&x.device(), || cast(self.quant_conv.forward(self.encoder.forward(cast(x, inside))), outside))
     }
 
@@ -152,7 +152,7 @@ impl Autoencoder {
 
     /// Decodes without quantisation, or latents that were quantised by the caller.
     pub fn decode_quantized(&self, z: Tensor<4>) -> Tensor<4> {
-        let (inside, outside) = (self.post_quant_conv.weight.val().dtype(), z.dtype());
+        let (inside, outside) = (self.post_quant_conv.bias.val().dtype(), z.dtype());
         in_pool(&z.device(), || cast(self.decoder.forward(self.post_quant_conv.forward(cast(z, inside))), outside))
     }
 

@@ -127,9 +127,9 @@ impl UNet {
         }
     }
 
-    /// The type in which the network computes: that of its weights.
+    /// The type of values between layers: that of the biases.
     fn dtype(&self) -> DType {
-        self.time_embed_0.weight.val().dtype()
+        self.out_2.bias.val().dtype()
     }
 
     /// The time embedding after its two linear layers.
@@ -151,11 +151,13 @@ impl UNet {
     /// # Source
     /// SyncDiff has one token, and its cross-attentions are constant over pixels and steps (METHOD section 11).
     pub fn prepare_context(&self, context: Tensor<3>) -> PreparedContext {
-        let context = cast(context, self.dtype());
-        let before = self.input_blocks.iter().filter_map(Stage::transformer);
-        let after = self.output_blocks.iter().filter_map(Stage::transformer);
-        let transformers = before.chain([&self.middle_block_1]).chain(after);
-        PreparedContext { layers: transformers.map(|transformer| transformer.prepare(context.clone())).collect() }
+        in_pool(&context.device(), || {
+            let context = cast(context, self.dtype());
+            let before = self.input_blocks.iter().filter_map(Stage::transformer);
+            let after = self.output_blocks.iter().filter_map(Stage::transformer);
+            let transformers = before.chain([&self.middle_block_1]).chain(after);
+            PreparedContext { layers: transformers.map(|transformer| transformer.prepare(context.clone())).collect() }
+        })
     }
 
     /// Embeds timesteps and projects them for every residual block.
@@ -163,12 +165,14 @@ impl UNet {
     /// # Shapes
     /// One timestep per image, or one for all images
     pub fn prepare_timesteps(&self, timesteps: &[usize], device: &Device) -> PreparedTime {
-        // Every residual block applies SiLU to the embedding first: once is enough.
-        let emb = silu(self.embed_timesteps(timesteps, device));
-        let before = self.input_blocks.iter().filter_map(Stage::res_block);
-        let after = self.output_blocks.iter().filter_map(Stage::res_block);
-        let blocks = before.chain([&self.middle_block_0, &self.middle_block_2]).chain(after);
-        PreparedTime { layers: blocks.map(|block| block.shift(emb.clone())).collect() }
+        in_pool(device, || {
+            // Every residual block applies SiLU to the embedding first: once is enough.
+            let emb = silu(self.embed_timesteps(timesteps, device));
+            let before = self.input_blocks.iter().filter_map(Stage::res_block);
+            let after = self.output_blocks.iter().filter_map(Stage::res_block);
+            let blocks = before.chain([&self.middle_block_0, &self.middle_block_2]).chain(after);
+            PreparedTime { layers: blocks.map(|block| block.shift(emb.clone())).collect() }
+        })
     }
 
     /// # Shapes

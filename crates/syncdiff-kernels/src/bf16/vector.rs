@@ -1,0 +1,129 @@
+//! The product with AVX512-BF16, and what else of AVX-512 surrounds it.
+
+use super::product::{Block, Product, Results, SIDE};
+use std::arch::x86_64::*;
+
+/// Rows whose sums are held at once, in two vectors each: 16 of 32 registers.
+const ROWS: usize = 8;
+
+/// # Safety
+/// The product is checked, and AVX512-BF16 is available.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) unsafe fn block(product: &Product<'_>, pairs: &[u32], block: &Block<'_>, results: &mut Results) {
+    let mask: __mmask16 = if product.lanes == SIDE { !0 } else { 0xff };
+    for (tile, &first) in block.rows[..block.num_rows].iter().enumerate() {
+        let bias = &block.bias[tile * SIDE * SIDE..];
+        for row in (0..product.tile_rows()).step_by(ROWS) {
+            // SAFETY: the row lies in the tile, whose rows are those of the weights; as the caller promises.
+            unsafe {
+                match block.vectors {
+                    [one] => rows::<1>(product, pairs, [one.from], first, row, bias, mask, &mut results[tile]),
+                    [one, two] => {
+                        rows::<2>(product, pairs, [one.from, two.from], first, row, bias, mask, &mut results[tile])
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`block`]; `first + row` is a row of the weights.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn rows<const V: usize>(
+    product: &Product<'_>,
+    pairs: &[u32],
+    from: [usize; V],
+    first: usize,
+    row: usize,
+    bias: &[f32],
+    mask: __mmask16,
+    results: &mut [[f32; SIDE * SIDE]; 2],
+) {
+    let count = ROWS.min(product.tile_rows() - row);
+    let mut sums = [[_mm512_setzero_ps(); V]; ROWS];
+    let mut weights = [product.weights.as_ptr(); ROWS];
+    for r in 0..ROWS {
+        // A group that reaches beyond the tile computes its last row several times and stores it once.
+        let r_in = (row + r).min(row + count - 1);
+        sums[r] = [_mm512_set1_ps(bias[r_in * SIDE]); V];
+        // SAFETY: a row of the weights, see the caller's promise.
+        weights[r] = unsafe { weights[r].add((first + r_in) * product.row_stride) };
+    }
+    for step in product.steps {
+        for pair in 0..product.inner / 2 {
+            let mut x = [_mm512_setzero_si512(); V];
+            for v in 0..V {
+                // SAFETY: the product is checked: a vector's columns of each row of pairs of each step can be read.
+                x[v] = unsafe {
+                    let at = pairs.as_ptr().add(step.pairs + from[v] + pair * product.pair_stride);
+                    _mm512_maskz_loadu_epi32(mask, at.cast())
+                };
+            }
+            for r in 0..ROWS {
+                // SAFETY: the product is checked: every row has `inner` values from each step's place on.
+                let w = unsafe { weights[r].add(step.weights + 2 * pair).cast::<i32>().read_unaligned() };
+                let w = as_bf16(_mm512_set1_epi32(w));
+                for v in 0..V {
+                    sums[r][v] = _mm512_dpbf16_ps(sums[r][v], w, as_bf16(x[v]));
+                }
+            }
+        }
+    }
+    for (r, sums) in sums.iter().enumerate().take(count) {
+        for v in 0..V {
+            let to = &mut results[v][(row + r) * SIDE..][..SIDE];
+            // SAFETY: a row of results has room for a vector.
+            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), sums[v]) };
+        }
+    }
+}
+
+#[inline(always)]
+fn as_bf16(bits: __m512i) -> __m512bh {
+    // SAFETY: both are 512 bits without further meaning.
+    unsafe { std::mem::transmute(bits) }
+}
+
+/// # Safety
+/// AVX-512F is available.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn transposed(from: &[f32; SIDE * SIDE]) -> [f32; SIDE * SIDE] {
+    let mut rows = [_mm512_setzero_ps(); SIDE];
+    for (row, from) in rows.iter_mut().zip(from.as_chunks::<SIDE>().0) {
+        // SAFETY: a row has 16 values.
+        *row = unsafe { _mm512_loadu_ps(from.as_ptr()) };
+    }
+    // Squares of 2, then of 4 within each 128 bits; then the squares of 4 change places.
+    let mut twos = rows;
+    for i in (0..SIDE).step_by(2) {
+        twos[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+        twos[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    let mut fours = rows;
+    for i in (0..SIDE).step_by(4) {
+        let [a, b, c, d] = [twos[i], twos[i + 1], twos[i + 2], twos[i + 3]].map(|row| _mm512_castps_pd(row));
+        fours[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+        fours[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+        fours[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+        fours[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    }
+    let mut to = [0f32; SIDE * SIDE];
+    for c in 0..4 {
+        let [a, b, e, f] = [fours[c], fours[c + 4], fours[c + 8], fours[c + 12]];
+        let (ab_even, ab_odd) = (_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b));
+        let (ef_even, ef_odd) = (_mm512_shuffle_f32x4::<0b10_00_10_00>(e, f), _mm512_shuffle_f32x4::<0b11_01_11_01>(e, f));
+        let columns = [
+            _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_even, ef_even),
+            _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_odd, ef_odd),
+            _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_even, ef_even),
+            _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_odd, ef_odd),
+        ];
+        for (group, column) in columns.into_iter().enumerate() {
+            // SAFETY: a column of results has 16 values.
+            unsafe { _mm512_storeu_ps(to[(group * 4 + c) * SIDE..][..SIDE].as_mut_ptr(), column) };
+        }
+    }
+    to
+}
