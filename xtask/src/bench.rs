@@ -10,8 +10,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use clap::Args;
 use serde_json::{Value, json};
-use syncdiff_model::audio::ConditioningTokens;
 use syncdiff_kernels::cpu_has_bf16;
+use syncdiff_model::audio::ConditioningTokens;
 use syncdiff_model::preset::LipSyncConfig;
 
 use crate::Failure;

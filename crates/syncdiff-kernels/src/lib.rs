@@ -19,6 +19,7 @@ mod ops;
 #[cfg(feature = "mimalloc")]
 mod pages;
 mod pointwise;
+mod pool;
 #[doc(hidden)]
 pub mod simd;
 #[cfg(test)]
@@ -31,7 +32,8 @@ pub use conv::Conv3x3;
 pub use linear::transposed;
 pub use nearest::nearest_rows;
 pub use ops::{
-    KernelOps, adamw, attention, bf16_weights, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, linear, silu,
+    KernelOps, adamw, attention, bf16_weights, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm,
+    linear, silu,
 };
 #[cfg(feature = "mimalloc")]
 pub use pages::keep_pages;
@@ -41,11 +43,19 @@ pub fn cpu_has_bf16() -> bool {
     bf16::available().len() > 1
 }
 
-/// Runs `work` on a thread of the pool that the kernels share, where `device` is the CPU.
+/// Runs `work` on a thread of the pool that the kernels share, where `device` is the CPU, and keeps the pool's other
+/// threads awake meanwhile.
 ///
-/// A kernel that is called from another thread hands its work over and sleeps until it is done. For the hundreds of small
-/// operations of a network these hand-overs take longer than the work; within this they cost nothing. The work may not
-/// wait for anything but itself: it holds a thread of the pool.
+/// A kernel that is called from another thread hands its work over and sleeps until it is done, and a thread of the pool
+/// that has nothing to do sleeps until it is woken. For the hundreds of small operations of a network these hand-overs take
+/// longer than the work; within this they cost nothing. The work may not wait for anything but itself: it holds a thread
+/// of the pool.
 pub fn in_pool<R: Send>(device: &Device, work: impl FnOnce() -> R + Send) -> R {
-    if device.clone().inner() == Device::flex() { rayon::scope(|_| work()) } else { work() }
+    if device.clone().inner() != Device::flex() || rayon::current_thread_index().is_some() {
+        return work();
+    }
+    rayon::scope(|_| {
+        let _awake = pool::Awake::new();
+        work()
+    })
 }

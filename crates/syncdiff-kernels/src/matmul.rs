@@ -90,7 +90,9 @@ impl Call<'_> {
         // SAFETY: forwarded; a level is only chosen where its instruction set was detected.
         unsafe {
             match self.level {
-                Level::Scalar => self.strip::<Scalar4, { SCALAR_TILE.0 }, { SCALAR_TILE.1 }>(a, b, panel, rows, from, out),
+                Level::Scalar => {
+                    self.strip::<Scalar4, { SCALAR_TILE.0 }, { SCALAR_TILE.1 }>(a, b, panel, rows, from, out)
+                }
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx2 => x86::avx2(self, a, b, panel, rows, from, out),
                 #[cfg(target_arch = "x86_64")]

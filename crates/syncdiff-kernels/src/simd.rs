@@ -443,7 +443,7 @@ pub(crate) mod neon {
 
 /// Copies, in vectors where there are whole ones: a call that copies a few of them takes longer than the copy.
 #[inline(always)]
-pub(crate) fn copy<T: Copy>(from: &[T], to: &mut [T]) {
+pub(crate) fn copy(from: &[f32], to: &mut [f32]) {
     let (from, from_rest) = from.as_chunks::<8>();
     let (to, to_rest) = to.as_chunks_mut::<8>();
     for (to, from) in to.iter_mut().zip(from) {

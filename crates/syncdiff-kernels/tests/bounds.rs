@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use syncdiff_kernels::{
-    Conv3x3, attention, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, linear, nearest_rows, silu,
-    simd,
+    Conv3x3, attention, bf16, bf16_weights, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, linear,
+    nearest_rows, silu, simd,
 };
 
 /// Addresses from which guarded allocations are cut, each once.
@@ -141,6 +141,23 @@ fn run_all() {
     assert_eq!(nearest_rows(&values(11 * 3, 12), &values(37 * 3, 13), 3).len(), 11);
 }
 
+/// Layers with bf16 weights, which have no gradients: tiles that are whole, narrow, and of few rows.
+fn run_bf16() {
+    let number = |what: &str, sum: Tensor<1>| assert!(sum.into_scalar::<f32>().is_finite(), "{what}");
+    for (n, i, o, h, w) in [(2, 3, 5, 4, 16), (1, 33, 41, 3, 8), (1, 64, 32, 2, 32), (1, 16, 3, 6, 24)] {
+        let x = || tensor([n, i, h, w], 1).inner();
+        let bias = || tensor([o], 3).inner();
+        let weights = |side| bf16_weights(tensor([o, i, side, side], 2).inner());
+        for kind in [Conv3x3::SAME, Conv3x3::DOWN, Conv3x3::DOWN_ASYMMETRIC] {
+            number("conv3x3 in bf16", conv3x3(x(), weights(3), bias(), kind).sum());
+        }
+        number("conv3x3_upsampled in bf16", conv3x3_upsampled(x(), weights(3), bias()).sum());
+        number("conv1x1 in bf16", conv1x1(x(), weights(1), bias()).sum());
+        let tokens = tensor([n, 7, i], 4).inner();
+        number("linear in bf16", linear(tokens, bf16_weights(tensor([i, o], 5).inner()), Some(bias())).sum());
+    }
+}
+
 /// One test, so that nothing else runs in the process while allocations are guarded.
 #[test]
 fn kernels_stay_inside_their_buffers() {
@@ -158,6 +175,12 @@ fn kernels_stay_inside_their_buffers() {
         let _forced = simd::force(level);
         for guard_before in [false, true] {
             ALLOCATOR.during(guard_before, run_all);
+        }
+    }
+    for unit in bf16::available() {
+        let _forced = bf16::force(unit);
+        for guard_before in [false, true] {
+            ALLOCATOR.during(guard_before, run_bf16);
         }
     }
 }

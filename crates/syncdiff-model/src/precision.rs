@@ -3,10 +3,10 @@
 use crate::error::{ModelError, ModelResult};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Tensor};
-use syncdiff_kernels::{bf16_weights, cpu_has_bf16};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use syncdiff_kernels::{bf16_weights, cpu_has_bf16};
 
 /// The type of a network's weights and activations. Sums over many values (normalisation, softmax) and everything
 /// outside the networks (sampler, noise, codebook, pictures) stay f32.

@@ -1,6 +1,5 @@
-//! Networks in 16 bits, where there is a back end that has them: LibTorch's CPU
+//! Networks in 16 bits: with bf16 weights on the CPU, and where it is built in on LibTorch's CPU
 //! (`cargo test -p syncdiff-model --features libtorch --test precision`).
-#![cfg(feature = "libtorch")]
 
 #[path = "common/tiny.rs"]
 mod tiny;
@@ -32,23 +31,44 @@ fn answers(model: &LipSync, device: &Device) -> [Vec<f32>; 3] {
         .map(|tensor| tensor.into_data().try_into_vec::<f32>().expect("results are f32"))
 }
 
+fn plain() -> LipSync {
+    let mut model = LipSync::random(&tiny::lip_sync(), 2, &Device::flex()).unwrap();
+    model.denoiser = model.denoiser.map(&mut Ramp { pace: 1.0, ..Ramp::small() });
+    model
+}
+
+/// Answers that are off by at most a share of the largest value, and by something if they are of another type.
+fn compare(want: &[Vec<f32>; 3], model: &LipSync, device: &Device, precision: Precision, tolerance: f32) {
+    for (what, (want, got)) in ["latent", "picture", "answer"].iter().zip(want.iter().zip(answers(model, device))) {
+        let largest = want.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        let off = want.iter().zip(&got).fold(0f32, |off, (a, b)| off.max((a - b).abs()));
+        assert!(off <= tolerance * largest, "{what} in {precision}: off by {off}, largest value {largest}");
+        assert!(precision == Precision::F32 || off > 0.0, "{what} was not computed in {precision}");
+    }
+}
+
+/// On a processor without instructions for them the products are computed one by one.
 #[test]
+fn bf16_weights_on_the_cpu_give_about_the_same() {
+    let device = Device::flex();
+    let mut model = plain();
+    let want = answers(&model, &device);
+    model.autoencoder = model.autoencoder.in_precision(Precision::Bf16);
+    model.denoiser = model.denoiser.in_precision(Precision::Bf16);
+    compare(&want, &model, &device, Precision::Bf16, 3e-2);
+}
+
+#[test]
+#[cfg(feature = "libtorch")]
 #[allow(deprecated)] // Burn marks the whole back end so.
 fn sixteen_bits_give_about_the_same() {
-    let mut plain = LipSync::random(&tiny::lip_sync(), 2, &Device::flex()).unwrap();
-    plain.denoiser = plain.denoiser.map(&mut Ramp { pace: 1.0, ..Ramp::small() });
+    let plain = plain();
     let folder = tempfile::tempdir().unwrap();
     plain.save(folder.path(), syncdiff_model::weights::Storage::F32, "", "none").unwrap();
     let want = answers(&plain, &Device::flex());
     let device = Device::libtorch();
     for (precision, tolerance) in [(Precision::F32, 1e-4), (Precision::F16, 1e-2), (Precision::Bf16, 6e-2)] {
         let model = LipSync::load(folder.path(), &device).unwrap().in_precision(precision).unwrap();
-        for (what, (want, got)) in ["latent", "picture", "answer"].iter().zip(want.iter().zip(answers(&model, &device)))
-        {
-            let largest = want.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-            let off = want.iter().zip(&got).fold(0f32, |off, (a, b)| off.max((a - b).abs()));
-            assert!(off <= tolerance * largest, "{what} in {precision}: off by {off}, largest value {largest}");
-            assert!(precision == Precision::F32 || off > 0.0, "{what} was not computed in {precision}");
-        }
+        compare(&want, &model, &device, precision, tolerance);
     }
 }

@@ -57,7 +57,7 @@ struct Palette {
 /// Tiles 0 to 3: sums, [row tile][vector]; 4 and 5: weights of the row tiles; 6 and 7: pairs of the vectors.
 pub(super) fn configure(product: &Product<'_>) -> Tiles {
     assert!(is_available(), "a product without its unit");
-    let (rows, columns) = (product.tile_rows() as u8, 4 * product.lanes as u16);
+    let (rows, columns) = (product.tile_rows() as u8, 4 * SIDE as u16);
     let mut palette = Palette { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
     for tile in 0..4 {
         (palette.rows[tile], palette.bytes[tile]) = (rows, columns);
@@ -149,8 +149,8 @@ pub(super) unsafe fn block(product: &Product<'_>, pairs: &[u32], block: &Block<'
         weights_apart: 2 * (block.rows[1] - block.rows[0]) * product.row_stride,
         pairs: pairs[from..].as_ptr(),
         pairs_apart: 4 * (second as isize - from as isize),
-        bias: block.bias.as_ptr(),
-        results: results.as_mut_ptr().cast(),
+        bias: block.bias.0.as_ptr().cast(),
+        results: results.0.as_mut_ptr().cast(),
     };
     let sum = &raw const sum;
     let (ws, ps) = (2 * product.row_stride, 4 * product.pair_stride);

@@ -9,6 +9,7 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod layers;
+mod lines;
 mod pairs;
 mod plain;
 mod product;
@@ -17,6 +18,8 @@ mod tests;
 mod unit;
 #[cfg(target_arch = "x86_64")]
 mod vector;
+mod window;
 
-pub(crate) use layers::{conv1x1, conv3x3, conv3x3_upsampled, fits, linear};
+pub(crate) use layers::{conv1x1, conv3x3, conv3x3_upsampled, linear};
+pub(crate) use lines::{MAX_TO_LINE, to_line};
 pub use unit::{Unit, available, force};

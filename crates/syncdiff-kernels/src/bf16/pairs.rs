@@ -36,6 +36,26 @@ dispatch! {
     }
 }
 
+/// Weights whose sums are held at once.
+const AT_ONCE: usize = 64;
+
+dispatch! {
+    /// Sums of some weights, rounded.
+    fn sum(of: &[&[u16]], to: &mut [u16]) {
+        for (block, to) in to.chunks_mut(AT_ONCE).enumerate() {
+            let mut sums = [0f32; AT_ONCE];
+            for of in of {
+                for (sum, &bits) in sums.iter_mut().zip(&of[block * AT_ONCE..]) {
+                    *sum += widen(bits);
+                }
+            }
+            for (to, sum) in to.iter_mut().zip(sums) {
+                *to = round(sum) as u16;
+            }
+        }
+    }
+}
+
 dispatch! {
     /// Neighbouring values of a row of tokens, joined; the last of an odd number with zero.
     fn join_row(row: &[f32], to: &mut [u32]) {
@@ -49,45 +69,55 @@ dispatch! {
     }
 }
 
-/// Planes of channels as pairs, each plane `stride` apart; planes of channels that are not there stay zero.
-///
-/// # Shapes
-/// x: [channels, pixels] -> [pairs, stride]
-pub(super) fn of_planes(x: &[f32], pixels: usize, stride: usize, to: &mut [u32]) {
-    for (to, planes) in to.chunks_exact_mut(stride).zip(x.chunks(2 * pixels)) {
-        let to = &mut to[..pixels];
-        match planes.split_at_checked(pixels) {
-            Some((even, odd)) if !odd.is_empty() => join(even, odd, to),
-            _ => join_zero(planes, to),
+dispatch! {
+    /// Rows of so many pairs, with a row's pairs below each other.
+    ///
+    /// # Shapes
+    /// rows: [STRIP or fewer, pairs] -> [pairs, STRIP]
+    fn turn(rows: &[u32], pairs: usize, to: &mut [u32]) {
+        for (column, row) in rows.chunks_exact(pairs).enumerate() {
+            for (to, &pair) in to.as_chunks_mut::<STRIP>().0.iter_mut().zip(row) {
+                to[column] = pair;
+            }
         }
     }
 }
 
-/// Tokens as pairs of channels by columns.
+/// Columns that lie together.
+pub(super) const STRIP: usize = 16;
+
+/// Planes of channels as pairs, in strips of columns; pairs of channels that are not there stay zero.
 ///
 /// # Shapes
-/// x: [tokens, channels] -> [pairs, stride], with a token in each column
-pub(super) fn of_tokens(x: &[f32], channels: usize, stride: usize, to: &mut [u32]) {
-    /// Tokens at once: as many values as a line of the cache holds.
-    const BLOCK: usize = 16;
-    let of_row = channels.div_ceil(2);
-    let tokens = x.len() / channels;
-    let blocks: Vec<Vec<u32>> = x
-        .par_chunks(BLOCK * channels)
-        .map(|rows| {
-            let mut joined = vec![0u32; BLOCK * of_row];
-            for (row, to) in rows.chunks_exact(channels).zip(joined.chunks_exact_mut(of_row)) {
-                join_row(row, to);
-            }
-            joined
-        })
-        .collect();
-    to.par_chunks_exact_mut(stride).take(of_row).enumerate().with_min_len(16).for_each(|(pair, to)| {
-        for (to, block) in to[..tokens].chunks_mut(BLOCK).zip(&blocks) {
-            for (to, row) in to.iter_mut().zip(block.chunks_exact(of_row)) {
-                *to = row[pair];
+/// x: [channels, pixels] -> [strips, pairs, STRIP]
+pub(super) fn of_planes(x: &[f32], pixels: usize, pairs: usize, to: &mut [u32]) {
+    to.par_chunks_exact_mut(pairs * STRIP).enumerate().with_min_len(4).for_each(|(strip, to)| {
+        let columns = strip * STRIP..((strip + 1) * STRIP).min(pixels);
+        for (to, planes) in to.as_chunks_mut::<STRIP>().0.iter_mut().zip(x.chunks(2 * pixels)) {
+            let (even, odd) = planes.split_at(pixels);
+            if odd.is_empty() {
+                join_zero(&even[columns.clone()], to);
+            } else {
+                join(&even[columns.clone()], &odd[columns.clone()], to);
             }
         }
+    });
+}
+
+/// Tokens as pairs of channels, in strips of tokens.
+///
+/// # Shapes
+/// x: [tokens, channels] -> [strips, pairs, STRIP]
+pub(super) fn of_tokens(x: &[f32], channels: usize, pairs: usize, to: &mut [u32]) {
+    let used = channels.div_ceil(2);
+    let strips = to.par_chunks_exact_mut(pairs * STRIP).zip(x.par_chunks(STRIP * channels));
+    strips.for_each_init(Vec::new, |joined, (to, rows)| {
+        joined.resize(STRIP * used, 0);
+        let count = rows.len() / channels;
+        for (row, to) in rows.chunks_exact(channels).zip(joined.chunks_exact_mut(used)) {
+            join_row(row, to);
+        }
+        turn(&joined[..count * used], used, to);
     });
 }
 

@@ -7,10 +7,9 @@ use super::product::{Block, Product, Results, SIDE};
 /// None is needed; the signature is that of the other units.
 pub(super) unsafe fn block(product: &Product<'_>, pairs: &[u32], block: &Block<'_>, results: &mut Results) {
     for (tile, &first) in block.rows[..block.num_rows].iter().enumerate() {
-        for (results, vector) in results[tile].iter_mut().zip(block.vectors) {
+        for (results, vector) in results.0[tile].iter_mut().zip(block.vectors) {
             for r in 0..product.tile_rows() {
                 let mut sums = [0f32; SIDE];
-                let sums = &mut sums[..product.lanes];
                 sums.fill(product.bias[first + r]);
                 for step in product.steps {
                     let row = &product.weights[step.weights + (first + r) * product.row_stride..][..product.inner];
@@ -22,7 +21,7 @@ pub(super) unsafe fn block(product: &Product<'_>, pairs: &[u32], block: &Block<'
                         }
                     }
                 }
-                results[r * SIDE..][..product.lanes].copy_from_slice(sums);
+                results[r * SIDE..][..SIDE].copy_from_slice(&sums);
             }
         }
     }

@@ -9,6 +9,9 @@ pub(super) const SIDE: usize = 16;
 /// Most values of a row in one step: those of a tile.
 pub(super) const MAX_INNER: usize = 32;
 
+/// Pairs that are used over and over before others are: half of a second-level cache of 2 MB.
+const GROUP_BYTES: usize = 1 << 20;
+
 /// Where a step's values begin, in values of the left and of the right side.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -31,8 +34,6 @@ pub(super) struct Product<'a> {
     pub(super) pair_stride: usize,
     /// A value for each row.
     pub(super) bias: &'a [f32],
-    /// Columns of a vector: 8 or 16.
-    pub(super) lanes: usize,
     pub(super) store: Store,
 }
 
@@ -61,12 +62,16 @@ pub(super) struct Block<'a> {
     pub(super) rows: [usize; 2],
     pub(super) num_rows: usize,
     pub(super) vectors: &'a [Vector],
-    /// Bias of the tiles, each value as often as a vector has columns: [tile][row][SIDE]
-    pub(super) bias: &'a [f32; 2 * SIDE * SIDE],
+    pub(super) bias: &'a Bias,
 }
 
 /// Two tiles of rows by two vectors of columns: [row tile][vector][row][column]
-pub(super) type Results = [[[f32; SIDE * SIDE]; 2]; 2];
+#[repr(C, align(64))]
+pub(super) struct Results(pub(super) [[[f32; SIDE * SIDE]; 2]; 2]);
+
+/// Bias of two tiles, each value as often as a tile has columns: [tile][row][column]
+#[repr(C, align(64))]
+pub(super) struct Bias(pub(super) [[f32; SIDE * SIDE]; 2]);
 
 impl Product<'_> {
     /// Rows of a tile.
@@ -78,9 +83,8 @@ impl Product<'_> {
     fn check(&self, pairs: &[u32], vectors: &[Vector], rows: &Range<usize>) {
         assert!(self.inner.is_multiple_of(2) && (2..=MAX_INNER).contains(&self.inner), "{} values", self.inner);
         assert!(rows.start < rows.end && rows.end <= self.bias.len(), "rows {rows:?} of {}", self.bias.len());
-        assert!(self.lanes == SIDE || self.lanes == SIDE / 2, "vectors of {}", self.lanes);
         let last_row = (self.bias.len() - 1) * self.row_stride + self.inner;
-        let last_pair = (self.inner / 2 - 1) * self.pair_stride + self.lanes;
+        let last_pair = (self.inner / 2 - 1) * self.pair_stride + SIDE;
         let furthest = vectors.iter().map(|vector| vector.from).max().unwrap_or(0);
         for step in self.steps {
             assert!(step.weights + last_row <= self.weights.len(), "weights");
@@ -97,54 +101,71 @@ impl Product<'_> {
         #[cfg(target_arch = "x86_64")]
         let _tiles = (self.unit == Unit::Amx).then(|| super::amx::configure(self));
         let side = self.tile_rows();
-        let mut results: Results = [[[0.0; SIDE * SIDE]; 2]; 2];
-        let mut first = rows.start;
-        while first < rows.end {
-            // A tile that would reach beyond the last row begins earlier and computes some rows a second time.
-            let last = rows.end - side;
-            let two = first + side < rows.end;
-            let tiles = [first.min(last), (first + side).min(last)];
-            let mut bias = [0f32; 2 * SIDE * SIDE];
-            for (tile, row) in tiles.into_iter().enumerate() {
-                for (r, to) in bias[tile * SIDE * SIDE..][..side * SIDE].chunks_exact_mut(SIDE).enumerate() {
-                    to.fill(self.bias[row + r]);
-                }
-            }
-            for vectors in vectors.chunks(2) {
-                let block = Block { rows: tiles, num_rows: if two { 2 } else { 1 }, vectors, bias: &bias };
-                // SAFETY: the product is checked; a unit is only chosen where it is available.
-                unsafe {
-                    match self.unit {
-                        Unit::Plain => super::plain::block(self, pairs, &block, &mut results),
-                        #[cfg(target_arch = "x86_64")]
-                        Unit::Vector => super::vector::block(self, pairs, &block, &mut results),
-                        #[cfg(target_arch = "x86_64")]
-                        Unit::Amx => super::amx::block(self, pairs, &block, &mut results),
+        let mut results = Results([[[0.0; SIDE * SIDE]; 2]; 2]);
+        for vectors in vectors.chunks(self.group()) {
+            let mut first = rows.start;
+            while first < rows.end {
+                // A tile that would reach beyond the last row begins earlier and computes some rows a second time.
+                let last = rows.end - side;
+                let num_rows = if first + side < rows.end { 2 } else { 1 };
+                let tiles = [first.min(last), (first + side).min(last)];
+                let mut bias = Bias([[0.0; SIDE * SIDE]; 2]);
+                for (bias, row) in bias.0.iter_mut().zip(tiles) {
+                    for (to, &value) in bias.as_chunks_mut::<SIDE>().0.iter_mut().zip(&self.bias[row..row + side]) {
+                        *to = [value; SIDE];
                     }
-                    self.store(&block, &results, out);
                 }
+                for vectors in vectors.chunks(2) {
+                    let block = Block { rows: tiles, num_rows, vectors, bias: &bias };
+                    // SAFETY: the product is checked; a unit is only chosen where it is available.
+                    unsafe {
+                        match self.unit {
+                            Unit::Plain => super::plain::block(self, pairs, &block, &mut results),
+                            #[cfg(target_arch = "x86_64")]
+                            Unit::Vector => super::vector::block(self, pairs, &block, &mut results),
+                            #[cfg(target_arch = "x86_64")]
+                            Unit::Amx => super::amx::block(self, pairs, &block, &mut results),
+                        }
+                        self.store(&block, &results, out);
+                    }
+                }
+                first += 2 * side;
             }
-            first += 2 * side;
         }
+    }
+
+    /// Vectors that are taken over all rows before the next ones: so many that their pairs stay in the cache. The taps of a
+    /// window share about two thirds of theirs.
+    fn group(&self) -> usize {
+        let of_vector = self.steps.len() * self.inner / 2 * SIDE * size_of::<u32>() / 3;
+        (GROUP_BYTES / of_vector.max(1)).max(2).next_multiple_of(2)
     }
 
     /// # Safety
     /// As [`Product::run`].
     unsafe fn store(&self, block: &Block<'_>, results: &Results, out: OutPtr) {
         for (tile, &row) in block.rows[..block.num_rows].iter().enumerate() {
-            for (results, vector) in results[tile].iter().zip(block.vectors) {
+            for (results, vector) in results.0[tile].iter().zip(block.vectors) {
                 match self.store {
                     Store::Rows(stride) => {
                         for r in 0..self.tile_rows() {
                             // SAFETY: promised by the caller.
-                            unsafe { store_row(&results[r * SIDE..], out.0.add(vector.to + (row + r) * stride), vector.count) };
+                            unsafe {
+                                store_row(&results[r * SIDE..], out.0.add(vector.to + (row + r) * stride), vector.count)
+                            };
                         }
                     }
                     Store::Columns(stride) => {
                         let turned = transposed(results);
                         for c in 0..vector.count {
                             // SAFETY: promised by the caller.
-                            unsafe { store_row(&turned[c * SIDE..], out.0.add(vector.to + c * stride + row), self.tile_rows()) };
+                            unsafe {
+                                store_row(
+                                    &turned[c * SIDE..],
+                                    out.0.add(vector.to + c * stride + row),
+                                    self.tile_rows(),
+                                )
+                            };
                         }
                     }
                 }

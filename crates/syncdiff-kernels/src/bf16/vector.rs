@@ -10,16 +10,15 @@ const ROWS: usize = 8;
 /// The product is checked, and AVX512-BF16 is available.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) unsafe fn block(product: &Product<'_>, pairs: &[u32], block: &Block<'_>, results: &mut Results) {
-    let mask: __mmask16 = if product.lanes == SIDE { !0 } else { 0xff };
     for (tile, &first) in block.rows[..block.num_rows].iter().enumerate() {
-        let bias = &block.bias[tile * SIDE * SIDE..];
+        let bias = &block.bias.0[tile];
         for row in (0..product.tile_rows()).step_by(ROWS) {
             // SAFETY: the row lies in the tile, whose rows are those of the weights; as the caller promises.
             unsafe {
                 match block.vectors {
-                    [one] => rows::<1>(product, pairs, [one.from], first, row, bias, mask, &mut results[tile]),
+                    [one] => rows::<1>(product, pairs, [one.from], first, row, bias, &mut results.0[tile]),
                     [one, two] => {
-                        rows::<2>(product, pairs, [one.from, two.from], first, row, bias, mask, &mut results[tile])
+                        rows::<2>(product, pairs, [one.from, two.from], first, row, bias, &mut results.0[tile])
                     }
                     _ => {}
                 }
@@ -38,7 +37,6 @@ unsafe fn rows<const V: usize>(
     first: usize,
     row: usize,
     bias: &[f32],
-    mask: __mmask16,
     results: &mut [[f32; SIDE * SIDE]; 2],
 ) {
     let count = ROWS.min(product.tile_rows() - row);
@@ -58,7 +56,7 @@ unsafe fn rows<const V: usize>(
                 // SAFETY: the product is checked: a vector's columns of each row of pairs of each step can be read.
                 x[v] = unsafe {
                     let at = pairs.as_ptr().add(step.pairs + from[v] + pair * product.pair_stride);
-                    _mm512_maskz_loadu_epi32(mask, at.cast())
+                    _mm512_loadu_si512(at.cast())
                 };
             }
             for r in 0..ROWS {
@@ -112,8 +110,10 @@ pub(super) unsafe fn transposed(from: &[f32; SIDE * SIDE]) -> [f32; SIDE * SIDE]
     let mut to = [0f32; SIDE * SIDE];
     for c in 0..4 {
         let [a, b, e, f] = [fours[c], fours[c + 4], fours[c + 8], fours[c + 12]];
-        let (ab_even, ab_odd) = (_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b));
-        let (ef_even, ef_odd) = (_mm512_shuffle_f32x4::<0b10_00_10_00>(e, f), _mm512_shuffle_f32x4::<0b11_01_11_01>(e, f));
+        let (ab_even, ab_odd) =
+            (_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b));
+        let (ef_even, ef_odd) =
+            (_mm512_shuffle_f32x4::<0b10_00_10_00>(e, f), _mm512_shuffle_f32x4::<0b11_01_11_01>(e, f));
         let columns = [
             _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_even, ef_even),
             _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_odd, ef_odd),

@@ -8,7 +8,7 @@
 //! that copy, so that loads stay contiguous. The input gradient is the same kernel on the dilated output gradient
 //! with transposed, flipped weights; the weight gradient is one matrix product over pixels per image and tap.
 
-pub(crate) mod padded;
+mod padded;
 pub(crate) mod tile;
 pub(crate) mod upsampled;
 pub(crate) mod winograd;
@@ -136,7 +136,9 @@ impl Job<'_> {
                 for kernel in 0..self.kernels.len() {
                     let view = self.image(kernel, padded);
                     // SAFETY: only this thread has the outputs of this image.
-                    unsafe { view.run(0..view.vectors(), 0..self.out_channels, output(image * self.kernels.len() + kernel)) };
+                    unsafe {
+                        view.run(0..view.vectors(), 0..self.out_channels, output(image * self.kernels.len() + kernel))
+                    };
                 }
             });
         } else {

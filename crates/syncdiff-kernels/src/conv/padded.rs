@@ -5,7 +5,7 @@ use crate::simd;
 /// Layout of the copy: `[channel][row][phase][col]`, phase = column parity when the stride is 2, so that every tap of
 /// neighbouring output pixels is one contiguous load.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Padded {
+pub(super) struct Padded {
     rows: usize,
     phases: usize,
     cols: usize,
@@ -13,7 +13,7 @@ pub(crate) struct Padded {
 
 impl Padded {
     /// Room for all taps of a `kernel` x `kernel` window at every output pixel.
-    pub(crate) fn new(out_height: usize, out_width: usize, stride: usize, kernel: usize) -> Self {
+    pub(super) fn new(out_height: usize, out_width: usize, stride: usize, kernel: usize) -> Self {
         Self {
             rows: stride * (out_height - 1) + kernel,
             phases: stride,
@@ -21,28 +21,28 @@ impl Padded {
         }
     }
 
-    pub(crate) fn row_stride(&self) -> usize {
+    pub(super) fn row_stride(&self) -> usize {
         self.phases * self.cols
     }
 
-    pub(crate) fn plane(&self) -> usize {
+    pub(super) fn plane(&self) -> usize {
         self.rows * self.row_stride()
     }
 
     /// Offset of tap (kh, kw) relative to an output pixel's own offset.
-    pub(crate) fn tap(&self, kh: usize, kw: usize) -> usize {
+    pub(super) fn tap(&self, kh: usize, kw: usize) -> usize {
         kh * self.row_stride() + (kw % self.phases) * self.cols + kw / self.phases
     }
 
     /// Offsets of all taps of a `kernel` x `kernel` window, row by row.
-    pub(crate) fn taps(&self, kernel: usize) -> Vec<usize> {
+    pub(super) fn taps(&self, kernel: usize) -> Vec<usize> {
         (0..kernel * kernel).map(|k| self.tap(k / kernel, k % kernel)).collect()
     }
 
     /// Fills `to` with `from` ([channels, height, width]); source pixel (y, x) lands at padded
     /// (begin + dilation * y, begin + dilation * x). Pixels that fall outside are dropped (they meet no tap). `to` must
     /// hold zeros, or what another image of this source has left there: only its pixels are written.
-    pub(crate) fn fill(&self, from: &[f32], to: &mut [f32], source: Source) {
+    pub(super) fn fill(&self, from: &[f32], to: &mut [f32], source: Source) {
         let Source { height, width, .. } = source;
         for (plane, padded) in from.chunks_exact(height * width).zip(to.chunks_exact_mut(self.plane())) {
             for (y, row) in plane.chunks_exact(width).enumerate() {
@@ -52,7 +52,7 @@ impl Padded {
     }
 
     /// Lays row `y` of a source image into a plane whose border is there already.
-    pub(crate) fn lay<T: Copy>(&self, row: &[T], y: usize, plane: &mut [T], source: Source) {
+    fn lay(&self, row: &[f32], y: usize, plane: &mut [f32], source: Source) {
         let Source { width, dilation, begin, .. } = source;
         assert!(self.phases == 1 || dilation == 1, "a strided kernel over a dilated source has no use");
         let at = begin + dilation * y;
@@ -82,18 +82,18 @@ impl Padded {
 
 /// A source image and how it is laid into the padded buffer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Source {
-    pub(crate) channels: usize,
-    pub(crate) height: usize,
-    pub(crate) width: usize,
+pub(super) struct Source {
+    pub(super) channels: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
     /// Distance of neighbouring source pixels in the buffer.
-    pub(crate) dilation: usize,
+    pub(super) dilation: usize,
     /// Zeros before the first row and column.
-    pub(crate) begin: usize,
+    pub(super) begin: usize,
 }
 
 impl Source {
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.channels * self.height * self.width
     }
 }

@@ -55,7 +55,7 @@ dispatch! {
 }
 
 /// The taps of one parity of output pixels.
-pub(crate) fn taps(layout: Padded, (row, col): (usize, usize)) -> Vec<usize> {
+fn taps(layout: Padded, (row, col): (usize, usize)) -> Vec<usize> {
     PARITIES.map(|(kh, kw)| layout.tap(row + kh, col + kw)).to_vec()
 }
 

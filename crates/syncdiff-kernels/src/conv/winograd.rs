@@ -74,10 +74,7 @@ pub(super) fn convolve(
     bias: Option<&[f32]>,
     [in_channels, out_channels, height, width]: [usize; 4],
 ) -> Vec<f32> {
-    assert!(
-        height.is_multiple_of(2) && width.is_multiple_of(2 * level.run_of(width / 2)),
-        "whole vectors of squares"
-    );
+    assert!(height.is_multiple_of(2) && width.is_multiple_of(2 * level.run_of(width / 2)), "whole vectors of squares");
     assert_eq!(weight.len(), 9 * in_channels * out_channels, "weights");
     assert!(bias.is_none_or(|bias| bias.len() == out_channels), "bias");
     let layout = Padded::new(height, width, 1, 3);
@@ -215,9 +212,9 @@ impl Call<'_> {
         // SAFETY: forwarded; a level is only chosen where its instruction set was detected.
         unsafe {
             match self.level {
-                Level::Scalar => {
-                    self.squares::<Scalar4, { SCALAR_TILE.0 }, { SCALAR_TILE.1 }, false>(padded, kernels, task, scratch, out)
-                }
+                Level::Scalar => self.squares::<Scalar4, { SCALAR_TILE.0 }, { SCALAR_TILE.1 }, false>(
+                    padded, kernels, task, scratch, out,
+                ),
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx2 => x86::avx2(self, padded, kernels, task, scratch, out),
                 #[cfg(target_arch = "x86_64")]
@@ -261,7 +258,8 @@ impl Call<'_> {
                 let channel = &padded[(first + i) * self.layout.plane()..][..self.layout.plane()];
                 for vector in 0..count {
                     let [first, second] = places[vector];
-                    let at = |(row, col): (usize, usize)| channel[2 * row * self.layout.row_stride() + 2 * col..].as_ptr();
+                    let at =
+                        |(row, col): (usize, usize)| channel[2 * row * self.layout.row_stride() + 2 * col..].as_ptr();
                     let to = vector / V * of_tile + (i * V + vector % V) * L::N;
                     // SAFETY: a square reads four rows and columns from twice its own; the last one ends at the last
                     // padded row and column. Each tile has `V` vectors for each channel in each plane of the scratch.

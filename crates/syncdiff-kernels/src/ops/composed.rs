@@ -46,6 +46,10 @@ pub(super) fn linear<B: Backend>(x: FloatTensor<B>, w: FloatTensor<B>, b: FloatT
     B::float_reshape(y, with_last(&shape, out))
 }
 
+pub(super) fn bf16_weights<B: Backend>(w: FloatTensor<B>, axes: &[usize]) -> FloatTensor<B> {
+    B::float_permute(B::float_cast(B::float_permute(w, axes), FloatDType::BF16), axes)
+}
+
 /// The shape with another last axis.
 pub(super) fn with_last(shape: &Shape, last: usize) -> Shape {
     let dims = shape.num_dims();

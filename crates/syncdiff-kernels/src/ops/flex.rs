@@ -26,14 +26,12 @@ fn has_bf16_weights(x: &FlexTensor, w: &FlexTensor, b: &FlexTensor) -> bool {
     w.dtype() == DType::BF16 && is_f32(&[x, b])
 }
 
-fn widened(w: FlexTensor) -> FlexTensor {
-    Flex::float_cast(w, FloatDType::F32)
-}
-
 /// The weights with their axes in this order, as they lie behind each other: without a copy where [`super::bf16_weights`]
 /// has laid them.
 fn in_order(w: FlexTensor, axes: &[usize]) -> FlexTensor {
-    Flex::float_permute(w, axes).to_contiguous()
+    let w = Flex::float_permute(w, axes);
+    // `to_contiguous` copies what does not begin at its buffer's first value.
+    if w.layout().is_contiguous() { w } else { w.to_contiguous() }
 }
 
 fn halves(t: &FlexTensor) -> &[u16] {
@@ -81,9 +79,6 @@ impl KernelOps for Flex {
     fn kernel_conv3x3(x: FlexTensor, w: FlexTensor, b: FlexTensor, kind: Conv3x3) -> FlexTensor {
         let s = conv_shape(&x.shape(), &w.shape(), kind);
         if has_bf16_weights(&x, &w, &b) {
-            if !bf16::fits(&s) {
-                return Self::kernel_conv3x3(x, widened(w), b, kind);
-            }
             let (x, w, b) = (x.to_contiguous(), in_order(w, &[2, 3, 0, 1]), b.to_contiguous());
             let y = bf16::conv3x3(slice(&x), halves(&w), slice(&b), s);
             return flex(y, Shape::new([s.batch, s.out_channels, s.out_height(), s.out_width()]));
@@ -115,9 +110,6 @@ impl KernelOps for Flex {
     fn kernel_conv3x3_upsampled(x: FlexTensor, w: FlexTensor, b: FlexTensor) -> FlexTensor {
         let s = upsampled_shape(&x.shape(), &w.shape());
         if has_bf16_weights(&x, &w, &b) {
-            if !s.width.is_multiple_of(8) {
-                return Self::kernel_conv3x3_upsampled(x, widened(w), b);
-            }
             let (x, w, b) = (x.to_contiguous(), in_order(w, &[2, 3, 0, 1]), b.to_contiguous());
             let y = bf16::conv3x3_upsampled(slice(&x), halves(&w), slice(&b), s);
             return flex(y, Shape::new([s.batch, s.out_channels, 2 * s.height, 2 * s.width]));
@@ -278,6 +270,21 @@ impl KernelOps for Flex {
                 elementwise::geglu_backward_row(value, gate, dy, dvalue, dgate);
             });
         flex(dx, shape)
+    }
+
+    /// Beginning at a line of the cache.
+    fn kernel_bf16_weights(w: FlexTensor, axes: Vec<usize>) -> FlexTensor {
+        let w = Flex::float_cast(Flex::float_permute(w, &axes), FloatDType::BF16).to_contiguous();
+        let values = halves(&w);
+        // All of it is used, so that nobody shrinks it into another place.
+        let mut aligned = vec![burn::tensor::bf16::ZERO; values.len() + bf16::MAX_TO_LINE];
+        let start = bf16::to_line(aligned.as_ptr().cast()).min(bf16::MAX_TO_LINE);
+        for (to, &bits) in aligned[start..].iter_mut().zip(values) {
+            *to = burn::tensor::bf16::from_bits(bits);
+        }
+        let (shape, strides) = (w.shape(), w.layout().strides().to_vec());
+        let laid = FlexTensor::new(Bytes::from_elems(aligned), Layout::new(shape, strides, start), DType::BF16);
+        Flex::float_permute(laid, &axes)
     }
 
     fn kernel_silu(x: FlexTensor) -> FlexTensor {

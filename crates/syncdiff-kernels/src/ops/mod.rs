@@ -113,6 +113,10 @@ pub trait KernelOps: Backend {
     fn kernel_geglu_backward(_x: FloatTensor<Self>, _dy: FloatTensor<Self>) -> FloatTensor<Self> {
         unreachable!("only called where FUSED is set")
     }
+    /// To bf16, in memory in the order of these axes, which undo themselves.
+    fn kernel_bf16_weights(w: FloatTensor<Self>, axes: Vec<usize>) -> FloatTensor<Self> {
+        composed::bf16_weights::<Self>(w, &axes)
+    }
     fn kernel_silu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         composed::silu::<Self>(x)
     }
@@ -160,12 +164,12 @@ impl KernelOps for burn::backend::LibTorch {}
 /// [in, out] or [out, in, height, width], kept
 pub fn bf16_weights<const D: usize>(weights: Tensor<D>) -> Tensor<D> {
     // Both orders are undone by themselves.
-    let axes: [isize; D] = match D {
-        2 => std::array::from_fn(|axis| [1, 0][axis]),
-        4 => std::array::from_fn(|axis| [2, 3, 0, 1][axis]),
+    let axes: &[usize] = match D {
+        2 => &[1, 0],
+        4 => &[2, 3, 0, 1],
         _ => return weights.cast(DType::BF16),
     };
-    weights.permute(axes).cast(DType::BF16).permute(axes)
+    Tensor::from_dispatch(<Dispatch as KernelOps>::kernel_bf16_weights(weights.into_dispatch(), axes.to_vec()))
 }
 
 /// 3x3 convolution with bias; `kind` gives stride and padding.
