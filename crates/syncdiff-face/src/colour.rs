@@ -18,8 +18,8 @@ const DOUBT: f32 = 0.08;
 /// Part of the way to the new estimate that is gone with each frame.
 const PACE: f32 = 0.2;
 
-/// Colour correction at the seam, smoothed over time. One per face; [`ColourMatch::reset`] it at
-/// cuts and gaps.
+/// Colour correction at the seam, smoothed over time. One per face; cuts and gaps want a
+/// new one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ColourMatch {
     /// Per channel the logarithm of the gain: constant, along x, along y.
@@ -32,11 +32,6 @@ impl ColourMatch {
         ColourMatch::default()
     }
 
-    /// Forgets the history.
-    pub fn reset(&mut self) {
-        self.state = None;
-    }
-
     /// Looks at one more frame; `None` where the mask has no ring to look at.
     pub(crate) fn update(
         &mut self,
@@ -47,11 +42,16 @@ impl ColourMatch {
     ) -> Option<Gains> {
         let fresh = fit(frame, generated, crop_from_frame, mask)?;
         let mut state = self.state.unwrap_or(fresh);
-        for (s, f) in state.as_flattened_mut().iter_mut().zip(fresh.as_flattened()) {
-            *s += (f - *s) * PACE;
-        }
+        follow(state.as_flattened_mut(), fresh.as_flattened(), PACE);
         self.state = Some(state);
         Some(Gains { planes: state, size: mask.size() as f32 })
+    }
+}
+
+/// Moves a state a part of the way to what is seen now.
+pub(crate) fn follow(state: &mut [f32], fresh: &[f32], pace: f32) {
+    for (s, f) in state.iter_mut().zip(fresh) {
+        *s += (f - *s) * pace;
     }
 }
 

@@ -5,6 +5,7 @@
 //! texture, wherever both agree in what is coarse. Where they do not, because a chin has sunk or a fold has moved, the
 //! crop stays as it was drawn, and so do the lips.
 
+use crate::colour::follow;
 use crate::paste::PasteMask;
 use crate::{Affine, warp};
 use syncdiff_media::Frame;
@@ -43,8 +44,8 @@ impl Ellipse {
     }
 }
 
-/// What the skin of a face in a clip looks like against what is drawn. One per face; [`SkinMatch::reset`] it at cuts and
-/// gaps.
+/// What the skin of a face in a clip looks like against what is drawn. One per face; cuts and gaps want a new
+/// one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SkinMatch {
     /// Logarithms of the ratio of frame and crop for each cell and channel.
@@ -55,11 +56,6 @@ impl SkinMatch {
     /// Without a history: the first frame counts wholly.
     pub fn new() -> Self {
         SkinMatch::default()
-    }
-
-    /// Forgets the history.
-    pub fn reset(&mut self) {
-        self.state = None;
     }
 
     /// A crop, ready to be put into its frame: of each pixel what is shown of the crop in red, green and blue, and the
@@ -78,11 +74,7 @@ impl SkinMatch {
         let seen = warp(frame, crop_from_frame, size);
         if let Some(fresh) = ratios(&seen, generated, mask) {
             match &mut self.state {
-                Some(state) => {
-                    for (s, f) in state.as_flattened_mut().iter_mut().zip(fresh.as_flattened()) {
-                        *s += (f - *s) * PACE;
-                    }
-                }
+                Some(state) => follow(state.as_flattened_mut(), fresh.as_flattened(), PACE),
                 None => self.state = Some(fresh),
             }
         }
@@ -338,7 +330,7 @@ mod tests {
         // One frame in which source and crop are alike moves little.
         let jump = difference(&shown(&mut skin_match, &frame, &frame), &frame, skin).1;
         assert!(first < 2.0 && jump > 5.0, "{first} {jump}");
-        skin_match.reset();
+        skin_match = SkinMatch::new();
         assert!(difference(&shown(&mut skin_match, &frame, &frame), &frame, skin).1 < 1.0);
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use syncdiff::device::DeviceChoice;
+use syncdiff::network::sampler_names;
 use syncdiff::render::BATCH;
 use syncdiff::settings::{Composite, Silence};
 use syncdiff_media::LengthPolicy;
@@ -102,7 +103,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) precision: Precision,
 
     /// Sampler: ddim, dpm++2m, euler, heun or lcm (lcm needs weights distilled for it) [default: the model's own]
-    #[arg(long, value_parser = ["ddim", "dpm++2m", "euler", "heun", "lcm"], help_heading = "Model")]
+    #[arg(long, value_parser = sampler_names(), help_heading = "Model")]
     pub(crate) sampler: Option<String>,
 
     /// Steps of the sampler: more are slower [default: the model's own]

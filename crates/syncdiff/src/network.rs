@@ -125,6 +125,11 @@ pub const SAMPLERS: [(&str, SamplerKind); 5] = [
     ("lcm", SamplerKind::Lcm),
 ];
 
+/// All words of `--sampler`.
+pub fn sampler_names() -> [&'static str; 5] {
+    SAMPLERS.map(|(name, _)| name)
+}
+
 /// The word of `--sampler` for a kind.
 pub fn sampler_name(kind: SamplerKind) -> &'static str {
     SAMPLERS.iter().find(|(_, known)| *known == kind).map_or("unknown", |(name, _)| name)
@@ -136,8 +141,8 @@ fn choose_sampler(own: &Sampler, name: Option<&str>, steps: Option<usize>) -> Ou
     if let Some(name) = name {
         let known = SAMPLERS.iter().find(|(known, _)| *known == name);
         let kind = known.map(|(_, kind)| *kind).ok_or_else(|| {
-            let names: Vec<&str> = SAMPLERS.iter().map(|(name, _)| *name).collect();
-            Error::usage(format!("--sampler {name} is not known"), format!("choose one of {}", names.join(", ")))
+            let names = sampler_names().join(", ");
+            Error::usage(format!("--sampler {name} is not known"), format!("choose one of {names}"))
         })?;
         if kind != own.kind {
             // Few-step sampling of another kind: from the noisiest timestep to the clean latent.

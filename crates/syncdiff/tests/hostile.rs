@@ -100,7 +100,7 @@ fn arguments_that_cannot_be_served() {
         (["--device", "vulkan:3"], ["--device vulkan:3", "--features vulkan"]),
         (["--device", "toaster"], ["toaster", "cpu"]),
         (["--precision", "half"], ["half", "bf16"]),
-        (["--precision", "f16"], ["precision", "f32 on the CPU"]),
+        (["--precision", "f16"], ["precision", "on the CPU"]),
         (["--face", "prettiest"], ["prettiest", "largest"]),
         (["--fps", "fast"], ["fast", "--fps 25"]),
         (["--crf", "99"], ["99", "--crf"]),

@@ -8,9 +8,10 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::sync::LazyLock;
 
-/// Whether the processor has the tiles, and the system lets this process use them.
+/// Whether the processor has the tiles, and the system lets this process use them. An interpreter has none.
 pub(super) fn is_available() -> bool {
-    static AVAILABLE: LazyLock<bool> = LazyLock::new(|| cfg!(target_os = "linux") && in_processor() && permitted());
+    static AVAILABLE: LazyLock<bool> =
+        LazyLock::new(|| cfg!(target_os = "linux") && !cfg!(miri) && in_processor() && permitted());
     *AVAILABLE
 }
 

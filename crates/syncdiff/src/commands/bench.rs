@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 use syncdiff::device::DeviceChoice;
-use syncdiff::network::Recipe;
+use syncdiff::network::{Recipe, sampler_names};
 use syncdiff::progress::Cancel;
 use syncdiff::render::BATCH;
 use syncdiff::report::{ModelReport, PhaseSeconds, Report};
@@ -75,7 +75,7 @@ pub(crate) struct BenchArgs {
     precision: Precision,
 
     /// Sampler: ddim, dpm++2m, euler, heun or lcm [default: the model's own]
-    #[arg(long, value_parser = ["ddim", "dpm++2m", "euler", "heun", "lcm"], help_heading = "Model")]
+    #[arg(long, value_parser = sampler_names(), help_heading = "Model")]
     sampler: Option<String>,
 
     /// Steps of the sampler [default: the model's own]

@@ -16,6 +16,31 @@ use crate::memory::guarded;
 use crate::mouth::MouthModel;
 use crate::settings::Composite;
 
+/// How mouths get the tone of their frames, with what is remembered for that since the last cut or gap.
+enum Matching {
+    Skin(SkinMatch),
+    Seam(ColourMatch),
+    AsDrawn,
+}
+
+impl Matching {
+    fn new(composite: Composite) -> Self {
+        match composite {
+            Composite::Skin => Matching::Skin(SkinMatch::new()),
+            Composite::Face | Composite::Soft => Matching::Seam(ColourMatch::new()),
+            Composite::None => Matching::AsDrawn,
+        }
+    }
+
+    fn tone(&mut self) -> Tone<'_> {
+        match self {
+            Matching::Skin(skin) => Tone::Skin(skin),
+            Matching::Seam(colour) => Tone::Seam(colour),
+            Matching::AsDrawn => Tone::AsDrawn,
+        }
+    }
+}
+
 /// Puts mouths into frames.
 pub(super) struct Painter<'a, M: MouthModel> {
     scene: &'a Scene<'a, M>,
@@ -27,8 +52,7 @@ pub(super) struct Painter<'a, M: MouthModel> {
     fixed_paste: Option<PasteMask>,
     /// Keeps a mouth within its face, where that is wished.
     outlines: Option<OutlineMask>,
-    colour: ColourMatch,
-    skin: SkinMatch,
+    matching: Matching,
     last: Option<Moment>,
     /// Networks run here.
     workers: &'a ThreadPool,
@@ -43,8 +67,8 @@ impl<'a, M: MouthModel> Painter<'a, M> {
             (_, KeepMaskKind::FaceBoxLowerHalf) => None,
         };
         let outlines = matches!(scene.composite, Composite::Skin | Composite::Face).then(|| OutlineMask::new(size));
-        let (drawn, colour, skin) = (VecDeque::new(), ColourMatch::new(), SkinMatch::new());
-        Painter { scene, drawn, shown: None, fixed_paste, outlines, colour, skin, last: None, workers }
+        let (drawn, matching) = (VecDeque::new(), Matching::new(scene.composite));
+        Painter { scene, drawn, shown: None, fixed_paste, outlines, matching, last: None, workers }
     }
 
     /// Keeps a mouth until it is shown.
@@ -70,8 +94,7 @@ impl<'a, M: MouthModel> Painter<'a, M> {
         };
         let moment = scene.moment(walked);
         if !self.last.is_some_and(|last| last.leads_to(moment)) {
-            self.colour.reset();
-            self.skin.reset();
+            self.matching = Matching::new(scene.composite);
         }
         self.last = Some(moment);
         clock.time(Phase::Paste, || {
@@ -85,13 +108,8 @@ impl<'a, M: MouthModel> Painter<'a, M> {
                 _ => None,
             };
             let mask = within.as_ref().unwrap_or(mask);
-            let tone = match scene.composite {
-                Composite::Skin => Tone::Skin(&mut self.skin),
-                Composite::Face | Composite::Soft => Tone::Seam(&mut self.colour),
-                Composite::None => Tone::AsDrawn,
-            };
             let mut frame = Frame::clone(&walked.frame);
-            let touched = paste_back(&mut frame, crop, &crop_from_frame, mask, tone, opacity)?;
+            let touched = paste_back(&mut frame, crop, &crop_from_frame, mask, self.matching.tone(), opacity)?;
             Ok((Arc::new(frame), Some(touched)))
         })
     }

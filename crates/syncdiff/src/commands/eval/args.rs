@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 use syncdiff::device::DeviceChoice;
+use syncdiff::network::sampler_names;
 use syncdiff::{Error, Outcome};
 use syncdiff_eval::{Group, Wanted};
+use syncdiff_model::Precision;
 
 use crate::cli::{CompositeArg, FeedbackArg};
 
@@ -108,6 +110,10 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 3, help_heading = "Generate first")]
     pub(super) sheets: usize,
 
+    /// Sampler: ddim, dpm++2m, euler, heun or lcm; the model's own when not given
+    #[arg(long, value_parser = sampler_names(), help_heading = "Generate first")]
+    pub(super) sampler: Option<String>,
+
     /// Steps of the sampler; the model's own default when not given
     #[arg(long, value_name = "N", help_heading = "Generate first")]
     pub(super) steps: Option<usize>,
@@ -115,6 +121,10 @@ pub(crate) struct EvalArgs {
     /// Weight of the speech, 1 to 20; the model's own default when not given
     #[arg(long, value_name = "WEIGHT", help_heading = "Generate first")]
     pub(super) guidance: Option<f32>,
+
+    /// Type in which U-Net and autoencoder compute, as of `generate`
+    #[arg(long, default_value = "f32", help_heading = "Generate first")]
+    pub(super) precision: Precision,
 
     /// How the mouth gets into the frame; `skin`, the default of `generate`, takes from the source what is scored against it
     #[arg(long, value_enum, default_value_t = CompositeArg::Face, help_heading = "Generate first")]
@@ -148,8 +158,10 @@ impl EvalArgs {
             preset: "lite".into(),
             per_speaker: 0,
             sheets: 0,
+            sampler: None,
             steps: None,
             guidance: None,
+            precision: Precision::F32,
             composite: CompositeArg::Face,
             feedback: None,
         }

@@ -90,8 +90,8 @@ pub(super) fn weights(args: &EvalArgs) -> Outcome<PathBuf> {
 /// What a generated clip depends on besides its inputs.
 pub(super) fn identity(args: &EvalArgs, weights: &Path) -> String {
     let manifest = std::fs::read_to_string(weights.join("weights.toml")).unwrap_or_default();
-    let EvalArgs { steps, guidance, composite, feedback, .. } = args;
-    format!("{manifest} {steps:?} {guidance:?} {composite:?} {feedback:?}")
+    let EvalArgs { sampler, steps, guidance, precision, composite, feedback, .. } = args;
+    format!("{manifest} {sampler:?} {steps:?} {guidance:?} {precision} {composite:?} {feedback:?}")
 }
 
 /// Generates clips and measures what only their maker can: leak and ceiling.
@@ -210,6 +210,8 @@ impl<'a> Generator<'a> {
 
     fn settings(&self, video: &Path, speech: &Path, out: &Path) -> GenerateSettings {
         GenerateSettings {
+            precision: self.args.precision,
+            sampler: self.args.sampler.clone(),
             steps: self.args.steps,
             guidance: self.args.guidance,
             feedback: self.args.feedback.map(Into::into),
