@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use syncdiff_kernels::{bf16_weights, cpu_has_bf16};
 
-/// The type of a network's weights and activations. Sums over many values (normalisation, softmax) and everything
+/// The type of a network's weights and activations; on the CPU of its weights alone. Sums over many values (normalisation, softmax) and everything
 /// outside the networks (sampler, noise, codebook, pictures) stay f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -86,7 +86,7 @@ impl ModuleMapper for Converter {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let dtype = self.0;
         param.map(|tensor| match D {
-            _ if !is_cpu(&tensor.device()) => tensor.cast(dtype),
+            _ if dtype != DType::BF16 || !is_cpu(&tensor.device()) => tensor.cast(dtype),
             1 => tensor,
             _ => bf16_weights(tensor),
         })

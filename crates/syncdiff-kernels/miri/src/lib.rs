@@ -1,6 +1,6 @@
 //! The modules of `syncdiff-kernels` that know no Burn, with their tests.
 
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, unused_imports)]
 
 #[path = "../../src/adamw.rs"]
 mod adamw;

@@ -96,8 +96,8 @@ struct Sum {
     results: *mut f32,
 }
 
-/// Bytes of a tile of results, and from one vector's tile of results to the next row tile's.
-const _: () = assert!(size_of::<[f32; SIDE * SIDE]>() == 1024);
+/// What the assembly counts on: bytes of a tile of results, and of a step.
+const _: () = assert!(size_of::<[f32; SIDE * SIDE]>() == 1024 && size_of::<super::product::Step>() == 16);
 
 macro_rules! sum {
     ($sum:expr, $weights_stride:expr, $pairs_stride:expr, $start:literal, $step:literal, $end:literal) => {
@@ -137,9 +137,6 @@ macro_rules! sum {
 /// # Safety
 /// The product is checked, and the tiles are configured for it.
 pub(super) unsafe fn block(product: &Product<'_>, pairs: &[u32], block: &Block<'_>, results: &mut Results) {
-    if product.steps.is_empty() || block.vectors.is_empty() {
-        return;
-    }
     let from = block.vectors.first().map_or(0, |vector| vector.from);
     let second = block.vectors.get(1).map_or(from, |vector| vector.from);
     let steps = product.steps.as_ptr_range();

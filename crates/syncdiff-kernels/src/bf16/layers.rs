@@ -77,6 +77,9 @@ impl Job<'_> {
     /// # Shapes
     /// pairs: [images, ..] -> [images, lefts, output]
     fn run(&self, pairs: &Lines, images: usize) -> Vec<f32> {
+        if images == 0 || self.vectors.is_empty() {
+            return Vec::new();
+        }
         let pairs = pairs.values::<u32>();
         let of_image = pairs.len() / images;
         let rows = self.bias.len();
@@ -159,7 +162,7 @@ pub(crate) fn conv3x3(x: &[f32], weights: &[u16], bias: &[f32], s: ConvShape) ->
     window.run(x, &[(weights, window.taps())], bias)
 }
 
-/// After nearest up-sampling by 2, as in [`crate::conv::upsampled`].
+/// After nearest up-sampling by 2, as in [`crate::conv::upsampled`]; sums of weights that meet are rounded once more.
 ///
 /// # Shapes
 /// x: [batch, in, height, width], weights: [3, 3, out, in], bias: [out] -> [batch, out, 2 height, 2 width]

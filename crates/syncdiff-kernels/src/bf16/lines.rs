@@ -31,15 +31,20 @@ impl Lines {
     }
 }
 
-/// Types of which any bits are a value.
-pub(super) trait Bits {}
-impl Bits for u16 {}
-impl Bits for u32 {}
+/// Types of at most 64 bits.
+///
+/// # Safety
+/// Any bits are a value of the type.
+pub(super) unsafe trait Bits {}
+// SAFETY: an unsigned number.
+unsafe impl Bits for u16 {}
+// SAFETY: as above.
+unsafe impl Bits for u32 {}
 
-/// Values before the first line that begins in a buffer of 16-bit values, and most values that this can be.
+/// Values before the first line that begins in a buffer of 16-bit values: fewer than [`MAX_TO_LINE`].
 pub(crate) fn to_line(at: *const u16) -> usize {
     at.align_offset(LINE)
 }
 
-/// See [`to_line`].
+/// Values of a line.
 pub(crate) const MAX_TO_LINE: usize = LINE / 2;

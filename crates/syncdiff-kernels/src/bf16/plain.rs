@@ -9,8 +9,7 @@ pub(super) unsafe fn block(product: &Product<'_>, pairs: &[u32], block: &Block<'
     for (tile, &first) in block.rows[..block.num_rows].iter().enumerate() {
         for (results, vector) in results.0[tile].iter_mut().zip(block.vectors) {
             for r in 0..product.tile_rows() {
-                let mut sums = [0f32; SIDE];
-                sums.fill(product.bias[first + r]);
+                let mut sums = block.bias.0[tile].as_chunks::<SIDE>().0[r];
                 for step in product.steps {
                     let row = &product.weights[step.weights + (first + r) * product.row_stride..][..product.inner];
                     for (pair, [even, odd]) in row.as_chunks::<2>().0.iter().enumerate() {

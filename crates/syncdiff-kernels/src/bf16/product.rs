@@ -82,7 +82,8 @@ impl Product<'_> {
     /// Panics where a unit would leave its buffers.
     fn check(&self, pairs: &[u32], vectors: &[Vector], rows: &Range<usize>) {
         assert!(self.inner.is_multiple_of(2) && (2..=MAX_INNER).contains(&self.inner), "{} values", self.inner);
-        assert!(rows.start < rows.end && rows.end <= self.bias.len(), "rows {rows:?} of {}", self.bias.len());
+        let whole = rows.start + self.tile_rows() <= rows.end && rows.end <= self.bias.len();
+        assert!(whole && !self.steps.is_empty(), "rows {rows:?} of {}, {} steps", self.bias.len(), self.steps.len());
         let last_row = (self.bias.len() - 1) * self.row_stride + self.inner;
         let last_pair = (self.inner / 2 - 1) * self.pair_stride + SIDE;
         let furthest = vectors.iter().map(|vector| vector.from).max().unwrap_or(0);

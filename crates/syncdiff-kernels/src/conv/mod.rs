@@ -150,7 +150,9 @@ impl Job<'_> {
                 let wanted = (4 * threads).div_ceil(self.kernels.len());
                 // Whole tiles per task; four tasks per thread even out the load. A small image stays whole, and its channels
                 // are shared out, so that each weight is read once.
-                let (per_task, channels) = if vectors < wanted * tile {
+                let by_channels =
+                    vectors < wanted * tile && self.out_channels.div_ceil(block) >= vectors.div_ceil(tile);
+                let (per_task, channels) = if by_channels {
                     (vectors, self.out_channels.div_ceil(wanted).next_multiple_of(block))
                 } else {
                     (vectors.div_ceil(wanted).next_multiple_of(tile), self.out_channels)

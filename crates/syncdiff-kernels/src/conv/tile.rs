@@ -72,7 +72,7 @@ unsafe impl Send for OutPtr {}
 // SAFETY: as above.
 unsafe impl Sync for OutPtr {}
 
-/// `V` vectors x `O` output channels from the channel `first` on. Under `TWO` a vector holds two runs of pixels, each with
+/// `V` vectors x `O` output channels from the channel `first` on, before `end`. Under `TWO` a vector holds two runs of pixels, each with
 /// an offset of its own; else the second offset has no meaning.
 ///
 /// # Safety
@@ -83,6 +83,7 @@ unsafe fn tile<L: Lanes, const O: usize, const V: usize, const T: usize, const T
     image: &Image<'_>,
     taps: &[usize; T],
     first: usize,
+    end: usize,
     offsets: &[[usize; 2]; MAX_TILE],
     out: *mut f32,
     out_offsets: &[[usize; 2]; MAX_TILE],
@@ -92,8 +93,8 @@ unsafe fn tile<L: Lanes, const O: usize, const V: usize, const T: usize, const T
     let mut acc = [[L::splat(0.0); V]; O];
     let mut weights = [image.weights.as_ptr(); O];
     for o in 0..O {
-        // A block that reaches beyond the last channel computes that one several times and stores it once.
-        let channel = (first + o).min(image.out_channels - 1);
+        // A block that reaches beyond the last of these channels computes that one several times and stores it once.
+        let channel = (first + o).min(end - 1);
         if let Some(bias) = image.bias {
             acc[o] = [L::splat(bias[channel]); V];
         }
@@ -131,7 +132,7 @@ unsafe fn tile<L: Lanes, const O: usize, const V: usize, const T: usize, const T
         plane = unsafe { plane.add(image.layout.plane()) };
     }
     for o in 0..O {
-        if first + o < image.out_channels {
+        if first + o < end {
             for v in 0..V {
                 // SAFETY: promised by the caller.
                 unsafe {
@@ -213,9 +214,9 @@ unsafe fn tiles<L: Lanes, const O: usize, const V: usize, const T: usize, const 
     // SAFETY: forwarded.
     unsafe {
         match end - first {
-            1 | 2 => tile::<L, 2, V, T, TWO>(image, taps, first, offsets, out, out_offsets),
-            3 | 4 => tile::<L, 4, V, T, TWO>(image, taps, first, offsets, out, out_offsets),
-            _ => tile::<L, O, V, T, TWO>(image, taps, first, offsets, out, out_offsets),
+            1 | 2 => tile::<L, 2, V, T, TWO>(image, taps, first, end, offsets, out, out_offsets),
+            3 | 4 => tile::<L, 4, V, T, TWO>(image, taps, first, end, offsets, out, out_offsets),
+            _ => tile::<L, O, V, T, TWO>(image, taps, first, end, offsets, out, out_offsets),
         }
     }
 }

@@ -359,7 +359,8 @@ unsafe fn transform_squares<L: Lanes>(from: [*const f32; 2], row_stride: usize, 
 /// `V` vectors.
 ///
 /// # Safety
-/// So many vectors of squares can be read for each `O` kernels, each `V` vectors behind the one before.
+/// So many vectors of squares were written and can be read for each `O` kernels, each `V` vectors behind the one before,
+/// and the instruction set of `L` is available.
 #[inline(always)]
 unsafe fn multiply<L: Lanes, const O: usize, const V: usize, const F: usize>(
     kernels: &[f32],
