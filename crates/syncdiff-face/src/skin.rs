@@ -1,9 +1,9 @@
 //! The skin round a generated mouth made like that of its frame.
 //!
-//! A small network draws a mouth's shape better than a stranger's skin. So the crop takes two things from the frame that
-//! it goes into, outside of the lips: its colours, as a ratio that varies slowly over the crop and over time; and its fine
-//! texture, wherever both agree in what is coarse. Where they do not, because a chin has sunk or a fold has moved, the
-//! crop stays as it was drawn, and so do the lips.
+//! A small network draws a mouth's shape better than a stranger's skin. So the crop takes two things from the frame
+//! that it goes into, outside of the lips: its colours, as a ratio that varies slowly over the crop and over time; and
+//! its fine texture, wherever both agree in what is coarse. Where they do not, because a chin has sunk or a fold has
+//! moved, the crop stays as it was drawn, and so do the lips.
 
 use crate::colour::follow;
 use crate::paste::PasteMask;
@@ -100,8 +100,8 @@ fn pixels(frame: &Frame) -> impl Iterator<Item = [f32; 3]> + '_ {
     frame.data.as_chunks::<3>().0.iter().map(|pixel| pixel.map(f32::from))
 }
 
-/// Of each cell the mean logarithm of frame over crop round about, where the crop is shown and no lips are; `None` where
-/// that is nowhere.
+/// Of each cell the mean logarithm of frame over crop round about, where the crop is shown and no lips are; `None`
+/// where that is nowhere.
 fn ratios(seen: &Frame, generated: &Frame, mask: &PasteMask) -> Option<Vec<[f32; 3]>> {
     let size = mask.size();
     let cell = |pixel: usize| pixel * GRID / size;

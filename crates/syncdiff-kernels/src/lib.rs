@@ -10,6 +10,7 @@ mod attention;
 pub mod bf16;
 mod conv;
 mod elementwise;
+mod forcing;
 mod gemm_call;
 mod linear;
 mod matmul;
@@ -46,10 +47,10 @@ pub fn cpu_has_bf16() -> bool {
 /// Runs `work` on a thread of the pool that the kernels share, where `device` is the CPU, and keeps the pool's other
 /// threads awake meanwhile.
 ///
-/// A kernel that is called from another thread hands its work over and sleeps until it is done, and a thread of the pool
-/// that has nothing to do sleeps until it is woken. For the hundreds of small operations of a network these hand-overs take
-/// longer than the work; within this they cost nothing. The work may not wait for anything but itself: it holds a thread
-/// of the pool.
+/// A kernel that is called from another thread hands its work over and sleeps until it is done, and a thread of the
+/// pool that has nothing to do sleeps until it is woken. For the hundreds of small operations of a network these
+/// hand-overs take longer than the work; within this they cost nothing. The work may not wait for anything but itself:
+/// it holds a thread of the pool.
 pub fn in_pool<R: Send>(device: &Device, work: impl FnOnce() -> R + Send) -> R {
     if device.clone().inner() != Device::flex() {
         return work();

@@ -1,7 +1,8 @@
 //! Matrix products of the layers that are one: linear layers and 1x1 convolutions, forward.
 //!
-//! The right matrix is cut into strips of a few vectors' width; a task copies its strip, so that it lies in one piece in
-//! the cache (unless it is soon done with it), and passes the rows of the left matrix over it, some at a time, in the register tile of the convolutions.
+//! The right matrix is cut into strips of a few vectors' width; a task copies its strip, so that it lies in one piece
+//! in the cache (unless it is soon done with it), and passes the rows of the left matrix over it, some at a time, in
+//! the register tile of the convolutions.
 
 #[cfg(target_arch = "aarch64")]
 use crate::conv::tile::NEON_TILE;

@@ -4,8 +4,9 @@
 //! `#[target_feature]`, chosen at run time by [`level`]. A kernel asks for the level once and hands it down, so that a
 //! change of the choice in the middle of a call cannot mix two layouts.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::forcing::Forcing;
+
+pub use crate::forcing::Forced;
 
 /// The instruction sets that have a kernel instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,27 +62,23 @@ impl Level {
         }
     }
 
-    /// Neighbouring values of a row that a vector takes at once: all its lanes, or half of 16, the other half being those
-    /// that come next, perhaps of the next row ([`Lanes::load_two`]). Whether a row is whole runs is for the caller to ask. 16
-    /// lanes alone would exclude rows of 8, where the lowest level of a U-Net works.
+    /// Neighbouring values of a row that a vector takes at once: all its lanes, or half of 16, the other half being
+    /// those that come next, perhaps of the next row ([`Lanes::load_two`]). Whether a row is whole runs is for the
+    /// caller to ask. 16 lanes alone would exclude rows of 8, where the lowest level of a U-Net works.
     pub(crate) fn run_of(self, row: usize) -> usize {
         let widest = self.lanes();
         if widest > 8 && !row.is_multiple_of(widest) { widest / 2 } else { widest }
     }
 }
 
-/// 0: the best; otherwise 1 + a level.
-static FORCED: AtomicU8 = AtomicU8::new(0);
-static FORCING: Mutex<()> = Mutex::new(());
+static FORCING: Forcing = Forcing::new();
 
 /// The instruction set that kernels use: the best of this processor, unless [`force`] chose another.
 pub fn level() -> Level {
-    let forced = FORCED.load(Ordering::Relaxed);
     let mut levels = Level::ALL.iter().copied();
-    let found = if forced == 0 {
-        levels.rfind(|level| level.is_available())
-    } else {
-        levels.find(|&level| level as u8 + 1 == forced)
+    let found = match FORCING.get() {
+        None => levels.rfind(|level| level.is_available()),
+        Some(forced) => levels.find(|&level| level as u8 == forced),
     };
     found.unwrap_or(Level::Scalar)
 }
@@ -97,23 +94,7 @@ pub fn available() -> Vec<Level> {
 /// If this processor lacks the instruction set.
 pub fn force(level: Level) -> Forced {
     assert!(level.is_available(), "this processor has no {level:?}: choose one of {:?}", available());
-    // A test that failed has left nothing behind that could be wrong.
-    let turn = FORCING.lock().unwrap_or_else(PoisonError::into_inner);
-    FORCED.store(level as u8 + 1, Ordering::Relaxed);
-    Forced { _turn: turn }
-}
-
-/// From [`force`]; frees the choice when dropped.
-#[derive(Debug)]
-#[must_use]
-pub struct Forced {
-    _turn: MutexGuard<'static, ()>,
-}
-
-impl Drop for Forced {
-    fn drop(&mut self) {
-        FORCED.store(0, Ordering::Relaxed);
-    }
+    FORCING.force(level as u8)
 }
 
 /// A vector of `N` f32 lanes.

@@ -1,7 +1,7 @@
 //! Every kernel at every instruction set of the processor: against the definition in f64, and against the scalar path.
 //!
-//! These tests know no Burn: the package in `miri/` runs them in an interpreter, which finds undefined behaviour and also executes
-//! instruction sets that the processor lacks.
+//! These tests know no Burn: the package in `miri/` runs them in an interpreter, which finds undefined behaviour and
+//! also executes instruction sets that the processor lacks.
 
 use crate::adamw::{self, AdamWStep};
 use crate::attention::{self, AttentionShape};
@@ -30,7 +30,8 @@ fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
     }
 }
 
-/// (batch, in, out, height, width): one image and several, odd channel counts and heights, rows of 8, 16, 24, 48 and 64.
+/// (batch, in, out, height, width): one image and several, odd channel counts and heights, rows of 8, 16, 24, 48 and
+/// 64.
 fn conv_shapes() -> Vec<(usize, usize, usize, usize, usize)> {
     if cfg!(miri) {
         return vec![(1, 2, 3, 2, 16), (3, 1, 5, 3, 8)];
@@ -38,8 +39,8 @@ fn conv_shapes() -> Vec<(usize, usize, usize, usize, usize)> {
     vec![(2, 8, 8, 16, 16), (3, 5, 7, 9, 32), (1, 10, 33, 7, 8), (1, 3, 9, 5, 24), (2, 1, 1, 1, 48), (5, 4, 17, 2, 16)]
 }
 
-/// As [`conv_shapes`], for Winograd's form: several images, odd channel counts, rows of one and of several vectors, tasks
-/// that are not full, channels in several parts, and kernels in several groups.
+/// As [`conv_shapes`], for Winograd's form: several images, odd channel counts, rows of one and of several vectors,
+/// tasks that are not full, channels in several parts, and kernels in several groups.
 fn winograd_shapes() -> Vec<(usize, usize, usize, usize, usize)> {
     if cfg!(miri) {
         return vec![(1, 8, 9, 8, 32)];

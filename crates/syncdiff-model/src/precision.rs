@@ -8,8 +8,8 @@ use std::fmt;
 use std::str::FromStr;
 use syncdiff_kernels::{bf16_weights, cpu_has_bf16};
 
-/// The type of a network's weights and activations; on the CPU of its weights alone. Sums over many values (normalisation, softmax) and everything
-/// outside the networks (sampler, noise, codebook, pictures) stay f32.
+/// The type of a network's weights and activations; on the CPU of its weights alone. Sums over many values
+/// (normalisation, softmax) and everything outside the networks (sampler, noise, codebook, pictures) stay f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -50,8 +50,8 @@ impl Precision {
         Err(ModelError::parameter("model", "precision", self, allowed))
     }
 
-    /// The network with its weights in this type. Inputs must be of the type of its biases: the same, but on the CPU, where
-    /// matrices and kernels alone are of 16 bits and values between layers stay f32.
+    /// The network with its weights in this type. Inputs must be of the type of its biases: the same, but on the CPU,
+    /// where matrices and kernels alone are of 16 bits and values between layers stay f32.
     pub fn convert<M: Module>(self, network: M) -> M {
         if self == Precision::F32 { network } else { network.map(&mut Converter(self.dtype())) }
     }

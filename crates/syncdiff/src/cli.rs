@@ -97,8 +97,8 @@ pub(crate) struct GenerateArgs {
     #[arg(long, default_value = "auto", help_heading = "Model")]
     pub(crate) device: DeviceChoice,
 
-    /// Type in which U-Net and autoencoder compute: f32; bf16 also on processors with AMX or AVX512-BF16; f16 and bf16 on
-    /// a GPU
+    /// Type in which U-Net and autoencoder compute: f32; bf16 also on processors with AMX or AVX512-BF16; f16 and bf16
+    /// on a GPU
     #[arg(long, default_value = "f32", help_heading = "Model")]
     pub(crate) precision: Precision,
 
@@ -110,7 +110,8 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000), help_heading = "Model")]
     pub(crate) steps: Option<u16>,
 
-    /// Weight of the speech, 1 to 20: above 1 the mouth moves more decidedly, at twice the time [default: the model's own]
+    /// Weight of the speech, 1 to 20: above 1 the mouth moves more decidedly, at twice the time [default: the model's
+    /// own]
     #[arg(long, value_name = "WEIGHT", help_heading = "Model")]
     pub(crate) guidance: Option<f32>,
 

@@ -12,6 +12,8 @@ mod bf16;
 mod conv;
 #[path = "../../src/elementwise.rs"]
 mod elementwise;
+#[path = "../../src/forcing.rs"]
+mod forcing;
 #[path = "../../src/gemm_call.rs"]
 mod gemm_call;
 #[path = "../../src/linear.rs"]

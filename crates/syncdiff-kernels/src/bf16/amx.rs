@@ -1,7 +1,7 @@
 //! The product with AMX-BF16: tile registers of 16 rows of 64 bytes, and an instruction that multiplies two of them.
 //!
-//! The language has no stable intrinsics for them; the whole sum of a block is one piece of assembly, so that no tile has
-//! to live from one piece to the next but by the configuration.
+//! The language has no stable intrinsics for them; the whole sum of a block is one piece of assembly, so that no tile
+//! has to live from one piece to the next but by the configuration.
 
 use super::product::{Block, Product, Results, SIDE};
 use std::arch::asm;
@@ -152,8 +152,8 @@ pub(super) unsafe fn block(product: &Product<'_>, pairs: &[u32], block: &Block<'
     };
     let sum = &raw const sum;
     let (ws, ps) = (2 * product.row_stride, 4 * product.pair_stride);
-    // SAFETY: the product is checked: all rows of all steps' tiles lie in the weights and in the pairs; bias and results
-    // have room for their tiles.
+    // SAFETY: the product is checked: all rows of all steps' tiles lie in the weights and in the pairs; bias and
+    // results have room for their tiles.
     unsafe {
         match (block.num_rows, block.vectors.len()) {
             (1, 1) => sum!(

@@ -85,8 +85,8 @@ impl Job<'_> {
         let rows = self.bias.len();
         let outputs = images * self.lefts.len();
         let wanted = (4 * rayon::current_num_threads()).div_ceil(outputs);
-        // Tasks share out the rows or the columns: whichever is more, as each task reads all of the other side. Rows only in
-        // whole pairs of tiles.
+        // Tasks share out the rows or the columns: whichever is more, as each task reads all of the other side. Rows
+        // only in whole pairs of tiles.
         let pairs_of_tiles = if rows.is_multiple_of(2 * SIDE) { rows / (2 * SIDE) } else { 1 };
         let by_rows = rows > STRIP * self.vectors.len() && pairs_of_tiles > 1;
         let first = |of: usize| of.min(wanted);

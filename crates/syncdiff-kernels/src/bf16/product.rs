@@ -135,8 +135,8 @@ impl Product<'_> {
         }
     }
 
-    /// Vectors that are taken over all rows before the next ones: so many that their pairs stay in the cache. The taps of a
-    /// window share about two thirds of theirs.
+    /// Vectors that are taken over all rows before the next ones: so many that their pairs stay in the cache. The taps
+    /// of a window share about two thirds of theirs.
     fn group(&self) -> usize {
         let of_vector = self.steps.len() * self.inner / 2 * SIDE * size_of::<u32>() / 3;
         (GROUP_BYTES / of_vector.max(1)).max(2).next_multiple_of(2)

@@ -1,7 +1,6 @@
 //! Which instructions multiply values of 16 bits.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::forcing::{Forced, Forcing};
 
 /// The units that have a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +38,7 @@ impl Unit {
     }
 }
 
-/// 0: the best; otherwise 1 + a unit.
-static FORCED: AtomicU8 = AtomicU8::new(0);
-static FORCING: Mutex<()> = Mutex::new(());
+static FORCING: Forcing = Forcing::new();
 
 /// The units of this processor, the plain one first.
 pub fn available() -> Vec<Unit> {
@@ -50,12 +47,10 @@ pub fn available() -> Vec<Unit> {
 
 /// The unit that products run on: the best of this processor, unless [`force`] chose another.
 pub(super) fn chosen() -> Unit {
-    let forced = FORCED.load(Ordering::Relaxed);
     let mut units = Unit::ALL.iter().copied();
-    let found = if forced == 0 {
-        units.rfind(|unit| unit.is_available())
-    } else {
-        units.find(|&unit| unit as u8 + 1 == forced)
+    let found = match FORCING.get() {
+        None => units.rfind(|unit| unit.is_available()),
+        Some(forced) => units.find(|&unit| unit as u8 == forced),
     };
     found.unwrap_or(Unit::Plain)
 }
@@ -66,21 +61,5 @@ pub(super) fn chosen() -> Unit {
 /// If this processor lacks the unit.
 pub fn force(unit: Unit) -> Forced {
     assert!(unit.is_available(), "this processor has no {unit:?}: choose one of {:?}", available());
-    // A test that failed has left nothing behind that could be wrong.
-    let turn = FORCING.lock().unwrap_or_else(PoisonError::into_inner);
-    FORCED.store(unit as u8 + 1, Ordering::Relaxed);
-    Forced { _turn: turn }
-}
-
-/// From [`force`]; frees the choice when dropped.
-#[derive(Debug)]
-#[must_use]
-pub struct Forced {
-    _turn: MutexGuard<'static, ()>,
-}
-
-impl Drop for Forced {
-    fn drop(&mut self) {
-        FORCED.store(0, Ordering::Relaxed);
-    }
+    FORCING.force(unit as u8)
 }

@@ -8,13 +8,13 @@ use rayon::prelude::*;
 /// Side of the window.
 const KERNEL: usize = 3;
 
-/// Input and output of a layer, and how the pixels that a tap meets are laid. The pairs of a step lie side by side, so that
-/// what one tile holds is one piece of memory.
+/// Input and output of a layer, and how the pixels that a tap meets are laid. The pairs of a step lie side by side, so
+/// that what one tile holds is one piece of memory.
 ///
-/// Where the output's rows are whole tiles, each row of pixels is there three times, once for each column of the window,
-/// shifted (and with stride 2 thinned out) so that the pixels that the column meets in a row of the output lie behind each
-/// other: `[step][column of the window][padded row][pair of the step][output column]`. Else each tap has its own copy, in
-/// strips of the output's pixels: `[step][tap][strip][pair of the step][pixel of the strip]`.
+/// Where the output's rows are whole tiles, each row of pixels is there three times, once for each column of the
+/// window, shifted (and with stride 2 thinned out) so that the pixels that the column meets in a row of the output lie
+/// behind each other: `[step][column of the window][padded row][pair of the step][output column]`. Else each tap has
+/// its own copy, in strips of the output's pixels: `[step][tap][strip][pair of the step][pixel of the strip]`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     pub(super) channels: usize,

@@ -1,12 +1,13 @@
 //! 3x3 convolution, stride 1 or 2, NCHW f32: forward, input gradient, weight gradient; and the same after nearest
 //! up-sampling by 2.
 //!
-//! Where the size is kept and there are pixels and channels enough, in Winograd's form ([`winograd`]); else directly. No
-//! im2col: the input is copied once into a zero-bordered buffer in which every tap of eight (or sixteen) neighbouring
-//! output pixels is one plain vector load. A register tile holds the accumulators of some output channels x two or three
-//! vectors and reads the weights where they lie: nothing is packed. With stride 2 the columns are split by parity during
-//! that copy, so that loads stay contiguous. The input gradient is the same kernel on the dilated output gradient
-//! with transposed, flipped weights; the weight gradient is one matrix product over pixels per image and tap.
+//! Where the size is kept and there are pixels and channels enough, in Winograd's form ([`winograd`]); else directly.
+//! No im2col: the input is copied once into a zero-bordered buffer in which every tap of eight (or sixteen)
+//! neighbouring output pixels is one plain vector load. A register tile holds the accumulators of some output channels
+//! x two or three vectors and reads the weights where they lie: nothing is packed. With stride 2 the columns are split
+//! by parity during that copy, so that loads stay contiguous. The input gradient is the same kernel on the dilated
+//! output gradient with transposed, flipped weights; the weight gradient is one matrix product over pixels per image
+//! and tap.
 
 mod padded;
 pub(crate) mod tile;
@@ -111,8 +112,8 @@ impl Job<'_> {
         }
     }
 
-    /// Pads and convolves, in parallel over images, or over ranges of pixels or channels when there are fewer images than
-    /// threads.
+    /// Pads and convolves, in parallel over images, or over ranges of pixels or channels when there are fewer images
+    /// than threads.
     ///
     /// # Shapes
     /// x: [batch, channels, height, width] -> [batch, kernels, out channels, out height, out width]
@@ -148,8 +149,8 @@ impl Job<'_> {
                 let vectors = self.image(0, &padded).vectors();
                 let (block, tile) = tile_size(self.level);
                 let wanted = (4 * threads).div_ceil(self.kernels.len());
-                // Whole tiles per task; four tasks per thread even out the load. A small image stays whole, and its channels
-                // are shared out, so that each weight is read once.
+                // Whole tiles per task; four tasks per thread even out the load. A small image stays whole, and its
+                // channels are shared out, so that each weight is read once.
                 let by_channels =
                     vectors < wanted * tile && self.out_channels.div_ceil(block) >= vectors.div_ceil(tile);
                 let (per_task, channels) = if by_channels {
@@ -254,7 +255,8 @@ pub(crate) fn backward_weight(x: &[f32], dy: &[f32], s: ConvShape) -> (Vec<f32>,
     (weight_grad, channel_sums(dy, s.out_channels, s.out_height() * s.out_width()))
 }
 
-/// What every tap of every pair of channels contributes: `sum over n, p of dy[n, o, p] * x[n, i, stride * p + k - begin]`.
+/// What every tap of every pair of channels contributes: `sum over n, p of dy[n, o, p] * x[n, i, stride * p + k -
+/// begin]`.
 ///
 /// # Shapes
 /// x: of `source` per image, dy: [batch, out, out height, out width], taps: offsets in the padded image of a 3x3 window

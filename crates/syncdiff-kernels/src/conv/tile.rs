@@ -72,8 +72,8 @@ unsafe impl Send for OutPtr {}
 // SAFETY: as above.
 unsafe impl Sync for OutPtr {}
 
-/// `V` vectors x `O` output channels from the channel `first` on, before `end`. Under `TWO` a vector holds two runs of pixels, each with
-/// an offset of its own; else the second offset has no meaning.
+/// `V` vectors x `O` output channels from the channel `first` on, before `end`. Under `TWO` a vector holds two runs of
+/// pixels, each with an offset of its own; else the second offset has no meaning.
 ///
 /// # Safety
 /// `image` is checked, `offsets` are valid for its layout, `out + o * pixels + out_offsets[v]` is writable for every
@@ -106,7 +106,8 @@ unsafe fn tile<L: Lanes, const O: usize, const V: usize, const T: usize, const T
         for k in 0..T {
             let mut x = [L::splat(0.0); V];
             for v in 0..V {
-                // SAFETY: the padded buffer holds a plane for each input channel; offsets and taps stay inside one plane.
+                // SAFETY: the padded buffer holds a plane for each input channel; offsets and taps stay inside one
+                // plane.
                 x[v] = unsafe {
                     let from = plane.add(taps[k]);
                     if TWO {

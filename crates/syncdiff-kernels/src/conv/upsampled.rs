@@ -2,9 +2,9 @@
 //!
 //! Of the nine taps of an output pixel several fall on the same source pixel. For each of the four parities of output
 //! rows and columns the weights that meet there are added first, which leaves a 2x2 kernel over the small image: 16
-//! products per source pixel and pair of channels instead of 36. The input gradient is a 4x4 kernel of stride 2 over the
-//! output gradient, and the weight gradient 16 correlations over the small image, each added to the one to four weights
-//! that met.
+//! products per source pixel and pair of channels instead of 36. The input gradient is a 4x4 kernel of stride 2 over
+//! the output gradient, and the weight gradient 16 correlations over the small image, each added to the one to four
+//! weights that met.
 
 use super::padded::{Padded, Source};
 use super::{Job, correlations};
@@ -12,8 +12,8 @@ use crate::pointwise::channel_sums;
 use crate::simd::{self, dispatch};
 use rayon::prelude::*;
 
-/// Rows (or columns) of the 3x3 kernel that meet in each sum of [`folded`]: of an even output row those before the source
-/// pixel and those at it, of an odd one those at it and those behind.
+/// Rows (or columns) of the 3x3 kernel that meet in each sum of [`folded`]: of an even output row those before the
+/// source pixel and those at it, of an odd one those at it and those behind.
 pub(crate) const MEET: [&[usize]; 4] = [&[0], &[1, 2], &[0, 1], &[2]];
 /// The sums of [`MEET`] that join a source pixel r and the output rows 2 r - 1 to 2 r + 2.
 const BACKWARD: [usize; 4] = [3, 1, 2, 0];

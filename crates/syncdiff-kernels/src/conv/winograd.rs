@@ -2,9 +2,9 @@
 //! four output pixels and pair of channels where the direct form has 36.
 //!
 //! Input squares of 4x4 pixels, two apart, and the kernels are transformed by sums into 16 planes each; the planes are
-//! multiplied as 16 matrices; each square of 16 results is summed into 2x2 outputs. Transforms are exact but for rounding
-//! (factors 1 and 1/2). One task holds a few vectors of neighbouring squares in its cache and passes once over all
-//! transformed kernels. No closures in the hot loops, as in [`super::tile`].
+//! multiplied as 16 matrices; each square of 16 results is summed into 2x2 outputs. Transforms are exact but for
+//! rounding (factors 1 and 1/2). One task holds a few vectors of neighbouring squares in its cache and passes once over
+//! all transformed kernels. No closures in the hot loops, as in [`super::tile`].
 //!
 //! # Source
 //! Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4.1.
@@ -27,9 +27,9 @@ const MAX_KERNELS: usize = 1 << 20;
 /// Values between the planes of a task, so that equal places of all planes do not share a line of the cache.
 const GAP: usize = 16;
 
-/// Whether this form is possible, and faster than the direct one: transforms of pixels are shared by the output channels,
-/// those of kernels by the pixels. `height` and `width` are those of one image, so that the choice, and with it the
-/// rounding, does not depend on the batch.
+/// Whether this form is possible, and faster than the direct one: transforms of pixels are shared by the output
+/// channels, those of kernels by the pixels. `height` and `width` are those of one image, so that the choice, and with
+/// it the rounding, does not depend on the batch.
 pub(crate) fn pays(level: Level, in_channels: usize, out_channels: usize, height: usize, width: usize) -> bool {
     let whole = height.is_multiple_of(2) && width.is_multiple_of(2 * level.run_of(width / 2));
     whole && in_channels >= 8 && out_channels >= 8 && height * width >= 256
@@ -58,8 +58,8 @@ struct Kernels<'a> {
 struct Scratch {
     /// Room for transformed squares, [planes][tiles][channels][vectors][lanes].
     squares: Vec<f32>,
-    /// Products, [blocks][tiles][planes][output channels][vectors][lanes]; of one block only when all channels fit in one
-    /// part.
+    /// Products, [blocks][tiles][planes][output channels][vectors][lanes]; of one block only when all channels fit in
+    /// one part.
     products: Vec<f32>,
 }
 
@@ -304,8 +304,8 @@ impl Call<'_> {
                             unsafe { out.add(at) }
                         });
                         let products = &products[vector / V * products_of_tile + (o * V + vector % V) * L::N..];
-                        // SAFETY: the squares of this vector are inside the image, whose pixels the caller lets us write;
-                        // the products hold a vector at this place of each plane.
+                        // SAFETY: the squares of this vector are inside the image, whose pixels the caller lets us
+                        // write; the products hold a vector at this place of each plane.
                         unsafe {
                             store_squares::<L>(products.as_ptr(), O * V * L::N, bias, to, self.width);
                         }
@@ -355,12 +355,12 @@ unsafe fn transform_squares<L: Lanes>(from: [*const f32; 2], row_stride: usize, 
     }
 }
 
-/// One plane of a block and a tile: `products[o, v] (+)= sum over i of kernels[i, o] * squares[i, v]`, for the first `F` of
-/// `V` vectors.
+/// One plane of a block and a tile: `products[o, v] (+)= sum over i of kernels[i, o] * squares[i, v]`, for the first
+/// `F` of `V` vectors.
 ///
 /// # Safety
-/// So many vectors of squares were written and can be read for each `O` kernels, each `V` vectors behind the one before,
-/// and the instruction set of `L` is available.
+/// So many vectors of squares were written and can be read for each `O` kernels, each `V` vectors behind the one
+/// before, and the instruction set of `L` is available.
 #[inline(always)]
 unsafe fn multiply<L: Lanes, const O: usize, const V: usize, const F: usize>(
     kernels: &[f32],
@@ -405,8 +405,8 @@ unsafe fn multiply<L: Lanes, const O: usize, const V: usize, const F: usize>(
 /// A^T m A of `N` squares, half of them side by side at each of two places: two rows of `N` pixels there.
 ///
 /// # Safety
-/// A vector can be read at 16 places `plane` apart, two rows of `N` values can be written at both of `out`, and the instruction
-/// set of `L` is available.
+/// A vector can be read at 16 places `plane` apart, two rows of `N` values can be written at both of `out`, and the
+/// instruction set of `L` is available.
 #[inline(always)]
 unsafe fn store_squares<L: Lanes>(products: *const f32, plane: usize, bias: L, out: [*mut f32; 2], width: usize) {
     let mut columns = [[L::splat(0.0); 2]; 4];

@@ -1,5 +1,5 @@
-//! The fast bodies, on the CPU backend: for f32 throughout, and for layers with bf16 weights and f32 activations. What is
-//! of other types, or has a shape without kernel, takes the default body.
+//! The fast bodies, on the CPU backend: for f32 throughout, and for layers with bf16 weights and f32 activations. What
+//! is of other types, or has a shape without kernel, takes the default body.
 
 use super::{KernelOps, composed};
 use crate::adamw::{self, AdamWStep};
@@ -26,8 +26,8 @@ fn has_bf16_weights(x: &FlexTensor, w: &FlexTensor, b: &FlexTensor) -> bool {
     w.dtype() == DType::BF16 && is_f32(&[x, b])
 }
 
-/// The weights with their axes in this order, as they lie behind each other: without a copy where [`super::bf16_weights`]
-/// has laid them.
+/// The weights with their axes in this order, as they lie behind each other: without a copy where
+/// [`super::bf16_weights`] has laid them.
 fn in_order(w: FlexTensor, axes: &[usize]) -> FlexTensor {
     let w = Flex::float_permute(w, axes);
     // `to_contiguous` copies what does not begin at its buffer's first value.
@@ -341,7 +341,8 @@ impl KernelOps for Flex {
             return composed::adamw::<Self>(value, moment_1, moment_2, gradient, step);
         }
         let gradient = gradient.to_contiguous();
-        // Moments are held by the optimiser alone and change where they lie; a value that somebody else holds is copied.
+        // Moments are held by the optimiser alone and change where they lie; a value that somebody else holds is
+        // copied.
         let mut moved = [value, moment_1, moment_2].map(whole);
         let [value, first, second] = &mut moved;
         value

@@ -157,8 +157,8 @@ impl KernelOps for burn::backend::Cube {}
 #[cfg(feature = "libtorch")]
 impl KernelOps for burn::backend::LibTorch {}
 
-/// Weights of a linear layer or of a convolution in bf16, lying as the CPU reads them, with the input channels last. With
-/// them and f32 activations the layers of this room multiply values of 16 bits and add in f32; forward only.
+/// Weights of a linear layer or of a convolution in bf16, lying as the CPU reads them, with the input channels last.
+/// With them and f32 activations the layers of this room multiply values of 16 bits and add in f32; forward only.
 ///
 /// # Shapes
 /// [in, out] or [out, in, height, width], kept

@@ -2,9 +2,9 @@
 //!
 //! The chain is [`autoencoder`], [`speech`], [`diffusion`]: the third needs the results of the first two. [`student`]
 //! distils the result into one that needs few steps. [`pretrain`] may come before [`speech`]. [`syncnet`] makes judges,
-//! and networks for a loss; [`wav2lip`] makes what the model is compared with; [`reader`] makes what reads words off its
-//! lips. A run folder holds `config.toml`, `stats.jsonl`, `checkpoints/` and, when the last step is done, the weights.
-//! Starting a run in a folder that has checkpoints goes on where they stop.
+//! and networks for a loss; [`wav2lip`] makes what the model is compared with; [`reader`] makes what reads words off
+//! its lips. A run folder holds `config.toml`, `stats.jsonl`, `checkpoints/` and, when the last step is done, the
+//! weights. Starting a run in a folder that has checkpoints goes on where they stop.
 
 mod autoencoder;
 mod config;

@@ -69,8 +69,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value = "auto", help_heading = "Model")]
     device: DeviceChoice,
 
-    /// Type in which U-Net and autoencoder compute: f32; bf16 also on processors with AMX or AVX512-BF16; f16 and bf16 on
-    /// a GPU
+    /// Type in which U-Net and autoencoder compute: f32; bf16 also on processors with AMX or AVX512-BF16; f16 and bf16
+    /// on a GPU
     #[arg(long, default_value = "f32", help_heading = "Model")]
     precision: Precision,
 

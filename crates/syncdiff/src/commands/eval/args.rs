@@ -60,13 +60,13 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     pub(super) features: Option<PathBuf>,
 
-    /// Judge of sync: a file that `train syncnet` wrote, with another seed than the network of any loss [default: imported
-    /// syncnet_v2, else our own in `models/syncnet`]
+    /// Judge of sync: a file that `train syncnet` wrote, with another seed than the network of any loss [default:
+    /// imported syncnet_v2, else our own in `models/syncnet`]
     #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     pub(super) judge: Option<PathBuf>,
 
-    /// Lip reader for word error rates: a file that `train reader` wrote, which reads GRID commands only [default: imported
-    /// AV-HuBERT, else our own in `models/reader`]
+    /// Lip reader for word error rates: a file that `train reader` wrote, which reads GRID commands only [default:
+    /// imported AV-HuBERT, else our own in `models/reader`]
     #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     pub(super) reader: Option<PathBuf>,
 
@@ -126,7 +126,8 @@ pub(crate) struct EvalArgs {
     #[arg(long, default_value = "f32", help_heading = "Generate first")]
     pub(super) precision: Precision,
 
-    /// How the mouth gets into the frame; `skin`, the default of `generate`, takes from the source what is scored against it
+    /// How the mouth gets into the frame; `skin`, the default of `generate`, takes from the source what is scored
+    /// against it
     #[arg(long, value_enum, default_value_t = CompositeArg::Face, help_heading = "Generate first")]
     pub(super) composite: CompositeArg,
 

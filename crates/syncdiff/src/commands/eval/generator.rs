@@ -182,8 +182,8 @@ impl<'a> Generator<'a> {
         self.at(job).is_some_and(|at| begins(at) && (0..at).filter(|i| begins(*i)).count() < self.args.sheets)
     }
 
-    /// PSNR and SSIM of the aligned mouth when each original crop is encoded, decoded and pasted back: what the denoiser
-    /// can reach at best.
+    /// PSNR and SSIM of the aligned mouth when each original crop is encoded, decoded and pasted back: what the
+    /// denoiser can reach at best.
     fn ceiling(&self, truth: &FaceSeries, clip: &Path) -> Outcome<(Option<f64>, Option<f64>)> {
         let first_stage = FirstStage::new(&self.model.autoencoder, self.model.config().crop_size, self.model.device());
         let (mut psnr_sum, mut ssim_sum, mut count) = (0.0, 0.0, 0.0);
