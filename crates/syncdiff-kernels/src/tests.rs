@@ -11,7 +11,7 @@ use crate::norm::{self, GroupShape};
 use crate::{elementwise, linear, matmul, nearest, pointwise, simd};
 
 /// Deterministic values in (-1, 1).
-fn values(n: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn values(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let next = |_| {
         state ^= state << 13;

@@ -1,5 +1,6 @@
 //! Activations in bf16, values of two neighbouring channels in each 32 bits: the even one in the lower half.
 
+use super::product::SIDE;
 use crate::simd::dispatch;
 use rayon::prelude::*;
 
@@ -83,8 +84,8 @@ dispatch! {
     }
 }
 
-/// Columns that lie together.
-pub(super) const STRIP: usize = 16;
+/// Columns that lie together: those of a tile.
+pub(super) const STRIP: usize = SIDE;
 
 /// Planes of channels as pairs, in strips of columns; pairs of channels that are not there stay zero.
 ///

@@ -7,14 +7,7 @@ use crate::conv::{Conv3x3, ConvShape};
 
 /// Deterministic values in (-1, 1), each of which 16 bits hold.
 fn values(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        widen(round((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0) as u16)
-    };
-    (0..n).map(next).collect()
+    crate::tests::values(n, seed).into_iter().map(|value| widen(round(value) as u16)).collect()
 }
 
 fn halves(values: &[f32]) -> Vec<u16> {
