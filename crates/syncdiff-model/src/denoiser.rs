@@ -201,6 +201,21 @@ impl BoundContext {
         }
     }
 
+    /// The contexts of several images as one batch.
+    ///
+    /// # Panics
+    /// If there are none, or if they were not made alike.
+    pub fn stack(images: &[&Self]) -> Self {
+        let [first, ..] = images else { panic!("no contexts to stack") };
+        let of = |image: usize| images.iter().map(|context| context.prepared.of_image(image)).collect::<Vec<_>>();
+        let prepared = PreparedContext::stack(&of(0));
+        let prepared = match first.weight {
+            Some(_) => prepared.join(&first.prepared.of_image(1)),
+            None => prepared,
+        };
+        BoundContext { prepared, ..**first }
+    }
+
     /// Lets the answers with and without speech come from a pass each: the same answers up to rounding, in less memory.
     pub fn apart(self, apart: bool) -> Self {
         BoundContext { apart, ..self }

@@ -22,7 +22,7 @@ pub mod video;
 pub mod weights;
 
 pub use error::{Fault, ModelError, ModelResult};
-pub use generate::{FrameGenerator, Speaker};
+pub use generate::{FrameGenerator, FrameSampler, Speaker};
 pub use lipsync::{LipSync, SpeechTokens};
 pub use precision::Precision;
 pub use preset::LipSyncConfig;

@@ -3,15 +3,17 @@
 #[path = "common/tiny.rs"]
 mod tiny;
 
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor, Tolerance};
 use syncdiff_model::denoiser::{BoundContext, LatentDenoiser, PriorConfig, TimeTable, VisualPriors};
 use syncdiff_model::diffusion::{Denoiser, NoisePolicy};
-use syncdiff_model::generate::Sampling;
+use syncdiff_model::generate::{FrameSampler, Sampling};
 use syncdiff_model::preset::PoseFeedback;
 use syncdiff_model::unet::UNetConfig;
 use syncdiff_model::weights::{Storage, module_shapes};
-use syncdiff_model::{LipSync, LipSyncConfig, ModelError};
+use syncdiff_model::{FrameGenerator, LipSync, LipSyncConfig, ModelError, Speaker};
 use tiny::Ramp;
 
 fn speech(seconds: f32) -> Vec<i16> {
@@ -24,8 +26,19 @@ fn crop(seed: u8) -> Vec<u8> {
     (0..32 * 32 * 3).map(|i| (i as u8).wrapping_mul(7).wrapping_add(seed)).collect()
 }
 
+fn random(config: &LipSyncConfig, device: &Device) -> Arc<LipSync> {
+    Arc::new(LipSync::random(config, 1, device).unwrap())
+}
+
+/// A random model whose U-Net answers with more than noise.
+fn lively(config: &LipSyncConfig, device: &Device) -> Arc<LipSync> {
+    let model = LipSync::random(config, 1, device).unwrap();
+    let denoiser = model.denoiser.map(&mut Ramp { pace: 1.0, ..Ramp::small() });
+    Arc::new(LipSync::from_parts(config.clone(), model.autoencoder, denoiser, model.speech, device).unwrap())
+}
+
 /// Three frames, the second after the first, as a user would.
-fn generate(model: &LipSync, seed: u64) -> Vec<Vec<u8>> {
+fn generate(model: &Arc<LipSync>, seed: u64) -> Vec<Vec<u8>> {
     let tokens = model.encode_speech(&speech(0.2), 5).unwrap();
     let speaker = model.speaker(tokens, &model.config().sampling(seed)).unwrap();
     let mut generator = speaker.start(&crop(1)).unwrap();
@@ -55,13 +68,13 @@ fn parameter_counts_of_the_paper() {
 #[test]
 fn generation_is_a_function_of_its_seed_and_feeds_itself() {
     let device = Device::flex();
-    let model = LipSync::random(&tiny::lip_sync(), 1, &device).unwrap();
+    let model = random(&tiny::lip_sync(), &device);
     let frames = generate(&model, 3);
     assert_eq!(frames, generate(&model, 3));
     assert_ne!(frames, generate(&model, 4));
     assert_eq!(frames[0].len(), 32 * 32 * 3);
     for feedback in [PoseFeedback::Decoded, PoseFeedback::Latent] {
-        let model = LipSync::random(&LipSyncConfig { feedback, ..tiny::lip_sync() }, 1, &device).unwrap();
+        let model = random(&LipSyncConfig { feedback, ..tiny::lip_sync() }, &device);
         assert_eq!(generate(&model, 3).len(), 3);
     }
 }
@@ -76,7 +89,8 @@ fn what_is_fed_back_can_be_chosen() {
     let made = |own: PoseFeedback, chosen: Option<PoseFeedback>| {
         let config = LipSyncConfig { feedback: own, ..base.clone() };
         let (autoencoder, speech_encoder) = (random.autoencoder.clone(), random.speech.clone());
-        let model = LipSync::from_parts(config, autoencoder, denoiser.clone(), speech_encoder, &device).unwrap();
+        let model =
+            Arc::new(LipSync::from_parts(config, autoencoder, denoiser.clone(), speech_encoder, &device).unwrap());
         let tokens = model.encode_speech(&speech(0.2), 5).unwrap();
         let sampling = model.config().sampling(3);
         let sampling = Sampling { feedback: chosen.unwrap_or(sampling.feedback), ..sampling };
@@ -107,10 +121,7 @@ fn every_choice_of_visual_priors_generates() {
     ] {
         let unet = UNetConfig { in_channels: priors.in_channels(3), ..tiny.unet.clone() };
         let config = LipSyncConfig { priors, unet, noise: NoisePolicy::PerClip, ..tiny.clone() };
-        let model = LipSync::random(&config, 1, &device).unwrap();
-        let denoiser = model.denoiser.clone().map(&mut Ramp { pace: 1.0, ..Ramp::small() });
-        let parts = (model.autoencoder.clone(), model.speech.clone());
-        let model = LipSync::from_parts(config, parts.0, denoiser, parts.1, &device).unwrap();
+        let model = lively(&config, &device);
         let tokens = model.encode_speech(&speech(0.2), 5).unwrap();
         let speaker = model.speaker(tokens, &model.config().sampling(3)).unwrap();
         let mut generator = speaker.start(&crop(1)).unwrap();
@@ -126,15 +137,15 @@ fn every_choice_of_visual_priors_generates() {
 fn guidance_exaggerates_what_the_speech_changes() {
     let device = Device::flex();
     let config = tiny::lip_sync();
-    let model = LipSync::random(&config, 1, &device).unwrap();
-    let denoiser = model.denoiser.clone().map(&mut Ramp { pace: 1.0, ..Ramp::small() });
+    let model = lively(&config, &device);
+    let denoiser = &model.denoiser;
     let noise = |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
     let latent = || noise([2, 3, 8, 8]);
     let priors = VisualPriors { masked: latent(), identity: latent(), pose: vec![latent()] };
     let tokens = model.encode_speech(&speech(0.2), 5).unwrap();
     let conditioner = &model.speech.conditioner;
     let with = conditioner.tokens_of_frames(tokens.rows().clone(), &[1, 3]);
-    let without = conditioner.mute_tokens(tokens.rows());
+    let without = conditioner.mute_tokens(config.unet.context_dim, &device);
     let x = latent();
     let times = TimeTable::default();
     let ask = |context: Tensor<3>, weight: f32| {
@@ -158,10 +169,7 @@ fn guidance_exaggerates_what_the_speech_changes() {
 fn frames_looked_at_together_are_drawn_as_one_by_one() {
     let device = Device::flex();
     for (guidance, noise) in [(2.0, NoisePolicy::PerClip), (1.0, NoisePolicy::PerFrame)] {
-        let model = LipSync::random(&LipSyncConfig { guidance, noise, ..tiny::lip_sync() }, 1, &device).unwrap();
-        let denoiser = model.denoiser.clone().map(&mut Ramp { pace: 1.0, ..Ramp::small() });
-        let parts = (model.autoencoder.clone(), model.speech.clone());
-        let model = LipSync::from_parts(model.config().clone(), parts.0, denoiser, parts.1, &device).unwrap();
+        let model = lively(&LipSyncConfig { guidance, noise, ..tiny::lip_sync() }, &device);
         let tokens = model.encode_speech(&speech(0.8), 20).unwrap();
         let speaker = model.speaker(tokens, &model.config().sampling(3)).unwrap();
         let crops: Vec<(Vec<u8>, usize)> = [0, 1, 9, 19].map(|frame| (crop(frame as u8), frame)).to_vec();
@@ -176,7 +184,8 @@ fn frames_looked_at_together_are_drawn_as_one_by_one() {
             assert!(apart <= Some(1), "{apart:?}");
         }
         // With and without speech one after the other, there is nothing left to halve.
-        assert_eq!((speaker.halve(), speaker.halve()), (guidance != 1.0, false));
+        let sampler = speaker.sampler();
+        assert_eq!((sampler.halve(1), sampler.halve(1)), (guidance != 1.0, false));
         let mut generator = speaker.start(&crop(1)).unwrap();
         for ((crop, frame), alone) in crops.iter().zip(&alone) {
             let halved = generator.next(crop, *frame).unwrap();
@@ -187,13 +196,65 @@ fn frames_looked_at_together_are_drawn_as_one_by_one() {
     }
 }
 
+/// Frames of several clips drawn as one batch are those that each clip gets alone, up to rounding, whatever part of the
+/// batch fits into memory.
+#[test]
+fn frames_of_several_clips_are_drawn_as_one_batch() {
+    let device = Device::flex();
+    let tiny = tiny::lip_sync();
+    for (guidance, noise, feedback, priors) in [
+        (2.0, NoisePolicy::PerClip, PoseFeedback::Latent, PriorConfig::SYNCDIFF),
+        (1.0, NoisePolicy::PerFrame, PoseFeedback::Decoded, PriorConfig { pose_frames: 2, ..PriorConfig::SYNCDIFF }),
+        (3.0, NoisePolicy::PerFrame, PoseFeedback::Latent, PriorConfig::RND),
+    ] {
+        let unet = UNetConfig { in_channels: priors.in_channels(3), ..tiny.unet.clone() };
+        let model = lively(&LipSyncConfig { guidance, noise, feedback, priors, unet, ..tiny.clone() }, &device);
+        let sampler = Arc::new(FrameSampler::new(Arc::clone(&model), &model.config().sampling(3)).unwrap());
+        // Three clips with a face, a speech and a moment of their own.
+        let speakers: Vec<Speaker> = [0.2, 0.4, 0.8]
+            .map(|secs| sampler.speaker(model.encode_speech(&speech(secs), (secs * 25.0) as usize).unwrap()))
+            .into();
+        let start = || speakers.iter().zip(1u8..).map(|(speaker, who)| speaker.start(&crop(who)).unwrap());
+        let shown = |clip: usize, step: usize| (crop((10 * clip + step) as u8), clip + step);
+        let alone: Vec<Vec<Vec<u8>>> = start()
+            .enumerate()
+            .map(|(clip, mut generator)| {
+                let frame = |step| shown(clip, step);
+                (0..3).map(|step| generator.next(&frame(step).0, frame(step).1).unwrap()).collect()
+            })
+            .collect();
+        for most in [usize::MAX, 4, 1] {
+            sampler.at_most(most);
+            let mut generators: Vec<_> = start().collect();
+            for step in 0..3 {
+                let ask = |(clip, generator): (usize, &FrameGenerator<'_>)| {
+                    let (crop, frame) = shown(clip, step);
+                    generator.ask(speakers[clip].look(&[(&crop, frame)], &mut |_| {}).unwrap().remove(0))
+                };
+                let tasks: Vec<_> = generators.iter().enumerate().map(ask).collect();
+                let drawn = sampler.draw(&tasks, &mut |_| {}).unwrap();
+                for (clip, (generator, drawn)) in generators.iter_mut().zip(drawn).enumerate() {
+                    let picture = speakers[clip].picture(generator.take(drawn));
+                    let apart = picture.iter().zip(&alone[clip][step]).map(|(a, b)| a.abs_diff(*b)).max();
+                    assert!(apart <= Some(1), "clip {clip}, frame {step}, at most {most}: {apart:?}");
+                }
+            }
+        }
+        assert!(alone[0][1] != alone[1][1] && alone[0][1] != alone[0][2]);
+        // Three frames are halved until they come one by one, with and without speech apart.
+        sampler.at_most(usize::MAX);
+        let halvings = std::iter::repeat_with(|| sampler.halve(3)).take_while(|halved| *halved).count();
+        assert_eq!(halvings, if guidance == 1.0 { 1 } else { 2 });
+    }
+}
+
 #[test]
 fn saved_weights_give_the_same_frames() {
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
-    let model = LipSync::random(&tiny::lip_sync(), 1, &device).unwrap();
+    let model = random(&tiny::lip_sync(), &device);
     model.save(folder.path(), Storage::F32, "# tiny\n", "none").unwrap();
-    let loaded = LipSync::load(folder.path(), &device).unwrap();
+    let loaded = Arc::new(LipSync::load(folder.path(), &device).unwrap());
     assert_eq!(loaded.config(), model.config());
     assert_eq!(generate(&loaded, 3), generate(&model, 3));
 
@@ -216,7 +277,7 @@ fn speech_in_parts_equals_speech_at_once_away_from_the_joints() {
 #[test]
 fn misfit_calls_are_errors() {
     let device = Device::flex();
-    let model = LipSync::random(&tiny::lip_sync(), 1, &device).unwrap();
+    let model = random(&tiny::lip_sync(), &device);
     let tokens = model.encode_speech(&speech(0.2), 5).unwrap();
     let speaker = model.speaker(tokens, &model.config().sampling(0)).unwrap();
     assert!(speaker.start(&crop(1)[..100]).is_err());

@@ -23,8 +23,7 @@ fn answers(model: &LipSync, device: &Device) -> [Vec<f32>; 3] {
         draw([1, 3, size, size]),
     ]
     .map(|tensor| Tensor::<4>::from_data(tensor.into_data(), device));
-    let rows = Tensor::<2>::ones([4, config.audio.dim], device) * 0.3;
-    let tokens = model.speech.conditioner.mute_tokens(&rows);
+    let tokens = model.speech.conditioner.mute_tokens(config.audio.dim, device);
     let condition = model.denoiser.condition(&VisualPriors { masked, identity, pose: vec![pose] });
     let answer = model.denoiser.forward(z.clone(), condition, &[400], tokens);
     [model.autoencoder.encode(picture), model.autoencoder.decode_quantized(z), answer]

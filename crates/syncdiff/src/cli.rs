@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
 use syncdiff::device::DeviceChoice;
 use syncdiff::network::sampler_names;
-use syncdiff::render::BATCH;
 use syncdiff::settings::{Composite, Silence};
 use syncdiff_media::LengthPolicy;
 use syncdiff_model::Precision;
@@ -66,20 +66,44 @@ impl Command {
 /// The output keeps the size, the frame rate and the time stamps of FACE; only the mouth region of the chosen face
 /// changes. Where no face is seen, frames pass through unchanged. OUT appears only when it is whole: an error or an
 /// interrupt leaves no partial file, and a file that was there stays.
-#[derive(Debug, Args)]
+///
+/// Many clips are made with `--manifest`: the networks are read once, and a clip that fails does not keep the others from
+/// being made.
+#[derive(Clone, Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct GenerateArgs {
     /// Clip or still picture that shows the face
-    #[arg(long, value_name = "FACE", allow_hyphen_values = true)]
-    pub(crate) video: PathBuf,
+    #[arg(long, value_name = "FACE", allow_hyphen_values = true, required_unless_present = "manifest")]
+    pub(crate) video: Option<PathBuf>,
 
     /// File whose sound the mouth follows; the sound track of a video will do
-    #[arg(long, value_name = "SPEECH", allow_hyphen_values = true)]
-    pub(crate) audio: PathBuf,
+    #[arg(long, value_name = "SPEECH", allow_hyphen_values = true, required_unless_present = "manifest")]
+    pub(crate) audio: Option<PathBuf>,
 
     /// File to write: mp4, m4v, mov or mkv
-    #[arg(long, value_name = "OUT", allow_hyphen_values = true, required_unless_present_any = ["preview", "print_config"])]
+    #[arg(long, value_name = "OUT", allow_hyphen_values = true)]
+    #[arg(required_unless_present_any = ["preview", "print_config", "manifest"])]
     pub(crate) out: Option<PathBuf>,
+
+    /// Many clips: a JSON object on each line with `video`, `audio` and `out`, relative to this file, and where a clip
+    /// differs from the options given here, `mix`, `length`, `face`, `fps`, `crf`, `composite`, `silence`, `report`
+    #[arg(long, value_name = "FILE.jsonl", allow_hyphen_values = true, help_heading = "Many clips")]
+    #[arg(conflicts_with_all = ["video", "audio", "out", "mix", "preview", "report", "lossless_frames", "print_config"])]
+    pub(crate) manifest: Option<PathBuf>,
+
+    /// Clips of the manifest made at once; their mouths are drawn as one batch, which pays on a GPU. A frame may differ
+    /// by a rounding from the one that its clip gets alone [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32), help_heading = "Many clips")]
+    pub(crate) jobs: Option<u8>,
+
+    /// Leave out clips of the manifest whose output is there: an output appears only when it is whole
+    #[arg(long, help_heading = "Many clips")]
+    pub(crate) skip_existing: bool,
+
+    /// Begin no further clip after the first that fails; otherwise the others are made, and the exit code is that of the
+    /// first failure
+    #[arg(long, help_heading = "Many clips")]
+    pub(crate) fail_fast: bool,
 
     /// Model: `lite` for a CPU comes with the program; `base` and `paper` have no public weights
     #[arg(long, value_parser = ["lite", "base", "paper"], default_value = "lite", help_heading = "Model")]
@@ -120,10 +144,9 @@ pub(crate) struct GenerateArgs {
     pub(crate) feedback: Option<FeedbackArg>,
 
     /// Most pictures that a network takes at once: fewer need less memory and more time. Where a GPU's memory runs out,
-    /// half as many are taken from then on
-    #[arg(long, value_name = "N", default_value_t = BATCH as u8, value_parser = clap::value_parser!(u8).range(1..=16))]
-    #[arg(help_heading = "Model")]
-    pub(crate) batch: u8,
+    /// half as many are taken from then on [default: 4, or two for each of the clips made at once]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64), help_heading = "Model")]
+    pub(crate) batch: Option<u8>,
 
     /// Seed of all noise: the same seed on the same machine gives the same frames
     #[arg(long, default_value_t = 0, help_heading = "Model")]
@@ -188,7 +211,8 @@ pub(crate) struct GenerateArgs {
 }
 
 /// What decides the length of the output.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Length {
     /// As long as the speech; a shorter video plays back and forth
     Audio,
@@ -215,7 +239,8 @@ impl From<Length> for LengthPolicy {
 }
 
 /// How the mouth gets into the frame.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum CompositeArg {
     /// As `face`; outside of the lips the skin takes the frame's colours, and its fine texture where both agree in
     /// brightness
@@ -259,7 +284,8 @@ impl From<FeedbackArg> for PoseFeedback {
 }
 
 /// What the mouth does where the speech is silent.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum SilenceArg {
     /// The model decides
     Model,

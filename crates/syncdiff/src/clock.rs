@@ -59,6 +59,11 @@ impl Clock {
         }
     }
 
+    /// What falls to each of so many who shared the work.
+    pub fn share(&self, of: usize) -> Clock {
+        Clock { spent: self.spent.map(|spent| spent / of.max(1) as u32) }
+    }
+
     /// Seconds of a phase.
     pub fn secs(&self, phase: Phase) -> f64 {
         self.spent[phase as usize].as_secs_f64()
@@ -81,5 +86,6 @@ mod tests {
         other.add(Phase::Encode, Duration::from_secs(1));
         clock.merge(&other);
         assert_eq!((clock.secs(Phase::Encode), clock.secs(Phase::Decode)), (3.0, 0.0));
+        assert_eq!(clock.share(2).secs(Phase::Encode), 1.5);
     }
 }

@@ -3,8 +3,24 @@
 //! [`pipeline::generate`] is the whole program on one page. Around it: [`tracking`] is its first pass (faces of every
 //! frame, a few tens of bytes each), [`cast`] says who speaks in which shot, [`render`] its second (frames in, frames
 //! out, on three threads within bounded memory), [`timeline`] and [`silence`] say which mouth goes where, [`report`]
-//! tells what was done. [`scan`] is the first pass alone. [`cache`] keeps what was found out for later runs.
+//! tells what was done. An [`engine`] holds the networks, read once for however many clips, and where several are made
+//! at once, [`together`] draws their mouths as one batch. [`scan`] is the first pass alone. [`cache`] keeps what was found out for later runs.
 //! [`device`] is the only place that knows back ends, [`memory`] says what happens when one has no memory left.
+//!
+//! ```no_run
+//! use syncdiff::device::DeviceChoice;
+//! use syncdiff::progress::Watch;
+//! use syncdiff::{Engine, GenerateSettings, ModelSettings, generate};
+//! use syncdiff_media::Tools;
+//!
+//! let engine = Engine::new(&ModelSettings::new("models/lite".into(), "models/face".into(), DeviceChoice::Auto))?;
+//! for name in ["a", "b"] {
+//!     let file = |ending: &str| format!("{name}{ending}").into();
+//!     let clip = GenerateSettings::new(file(".mp4"), file(".wav"), file(".out.mp4"));
+//!     println!("{} frames", generate(&engine, &Tools::default(), &clip, &mut Watch::silent())?.output.frames);
+//! }
+//! # Ok::<(), syncdiff::Error>(())
+//! ```
 //!
 //! Nothing here prints, exits or reads the environment; the binary does.
 
@@ -12,6 +28,7 @@ pub mod cache;
 pub mod cast;
 pub mod clock;
 pub mod device;
+pub mod engine;
 pub mod error;
 pub mod files;
 pub mod memory;
@@ -28,12 +45,14 @@ pub mod silence;
 pub mod sink;
 pub mod source;
 pub mod timeline;
+pub mod together;
 pub mod tracking;
 pub mod wav2lip;
 
+pub use engine::Engine;
 pub use error::{Error, Outcome};
 pub use pipeline::generate;
-pub use settings::GenerateSettings;
+pub use settings::{GenerateSettings, ModelSettings};
 
 /// Version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

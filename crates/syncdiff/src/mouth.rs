@@ -22,6 +22,11 @@ pub trait MouthModel: Sync {
     /// What it must not see.
     fn keep_mask(&self) -> KeepMaskKind;
 
+    /// Whether [`MouthSequence::draw`] only waits for another thread that computes.
+    fn draws_elsewhere(&self) -> bool {
+        false
+    }
+
     /// Understands what is left visible of some crops, each with its model frame; `clock` gets the time.
     ///
     /// # Errors

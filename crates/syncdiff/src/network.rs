@@ -1,6 +1,7 @@
 //! The trained model as the renderer sees it: weights of a folder, a sampler, and the speech it has listened to.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -9,14 +10,15 @@ use syncdiff_media::Frame;
 use syncdiff_model::diffusion::{Sampler, SamplerKind, Spacing};
 use syncdiff_model::generate::{Drawn, Phase as ModelPhase, Sampling, Seen};
 use syncdiff_model::weights::{FolderManifest, Storage};
-use syncdiff_model::{FrameGenerator, LipSync, LipSyncConfig, Precision, Speaker, SpeechTokens};
+use syncdiff_model::{FrameGenerator, FrameSampler, LipSync, LipSyncConfig, Precision, Speaker, SpeechTokens};
 
 use crate::clock::{Clock, Phase};
+use crate::engine::Drawing;
 use crate::error::{Error, Outcome};
-use crate::memory::guarded;
 use crate::mouth::{MouthModel, MouthSequence};
 use crate::report::ModelReport;
-use crate::settings::GenerateSettings;
+use crate::settings::ModelSettings;
+use crate::together::{Seat, Together, draw};
 
 const STAGE: &str = "weights";
 /// What decoding, drawing and encoding take beside the weights.
@@ -41,7 +43,7 @@ impl Recipe {
     ///
     /// # Errors
     /// [`Error::Weights`] for a folder that is missing or incomplete, [`Error::Usage`] for a sampler that does not fit.
-    pub fn read(settings: &GenerateSettings) -> Outcome<Self> {
+    pub fn read(settings: &ModelSettings) -> Outcome<Self> {
         let folder = &settings.weights;
         let manifest = read_manifest(folder)?;
         let config_path = folder.join("config.toml");
@@ -60,7 +62,7 @@ impl Recipe {
             feedback: settings.feedback.unwrap_or(config.feedback),
             seed: settings.seed,
         };
-        let GenerateSettings { precision, batch, .. } = *settings;
+        let ModelSettings { precision, batch, .. } = *settings;
         Ok(Recipe { folder: folder.clone(), manifest, config, keep_mask, sampling, precision, batch })
     }
 
@@ -167,31 +169,28 @@ fn choose_guidance(own: f32, chosen: Option<f32>) -> Outcome<f32> {
 }
 
 /// A loaded model that has listened to a speech.
-pub struct Network<'a> {
+pub struct Network {
     recipe: Recipe,
-    model: &'a LipSync,
-    speaker: Speaker<'a>,
+    drawing: Arc<Drawing>,
+    speaker: Speaker,
 }
 
-impl<'a> Network<'a> {
+impl Network {
     /// Reads the weights.
     ///
     /// # Errors
     /// Those of the weights folder.
-    pub fn load(recipe: &Recipe, device: &Device) -> Outcome<LipSync> {
-        Ok(LipSync::load(&recipe.folder, device)?.in_precision(recipe.precision)?)
+    pub fn load(recipe: &Recipe, device: &Device) -> Outcome<FrameSampler> {
+        let model = LipSync::load(&recipe.folder, device)?.in_precision(recipe.precision)?;
+        let sampler = FrameSampler::new(Arc::new(model), &recipe.sampling)?;
+        sampler.at_most(recipe.batch);
+        Ok(sampler)
     }
 
     /// Takes the whole speech, encoded once for all frames of an output.
-    ///
-    /// # Errors
-    /// Those of the network.
-    pub fn listen(recipe: Recipe, model: &'a LipSync, speech: SpeechTokens) -> Outcome<Self> {
-        let speaker = model.speaker(speech, &recipe.sampling)?;
-        if recipe.batch == 1 {
-            speaker.halve();
-        }
-        Ok(Network { recipe, model, speaker })
+    pub(crate) fn listen(recipe: Recipe, drawing: Arc<Drawing>, speech: SpeechTokens) -> Self {
+        let speaker = drawing.sampler.speaker(speech);
+        Network { recipe, drawing, speaker }
     }
 
     /// What the report says of it.
@@ -203,7 +202,7 @@ impl<'a> Network<'a> {
             name: config.name.clone(),
             weights_sha256: weights.map(|file| file.sha256.clone()).unwrap_or_default(),
             licence: manifest.licence.clone(),
-            parameters: self.model.num_params().iter().sum(),
+            parameters: self.speaker.sampler().model().num_params().iter().sum(),
             crop_size_px: config.crop_size,
             keep_mask: keep_mask.to_string(),
             sampler: sampler_name(sampler.kind).to_owned(),
@@ -215,7 +214,7 @@ impl<'a> Network<'a> {
 }
 
 /// Puts the time since the last call, at first since now, into the phase that the model says is done.
-fn laps(clock: &mut Clock) -> impl FnMut(ModelPhase) {
+pub(crate) fn laps(clock: &mut Clock) -> impl FnMut(ModelPhase) {
     let mut since = Instant::now();
     move |done| {
         let phase = match done {
@@ -228,7 +227,7 @@ fn laps(clock: &mut Clock) -> impl FnMut(ModelPhase) {
     }
 }
 
-impl MouthModel for Network<'_> {
+impl MouthModel for Network {
     type Seen = Seen;
     type Drawn = Drawn;
 
@@ -245,8 +244,13 @@ impl MouthModel for Network<'_> {
         Ok(self.speaker.look(&crops, &mut laps(clock))?)
     }
 
+    fn draws_elsewhere(&self) -> bool {
+        self.drawing.together.is_some()
+    }
+
     fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence<Self> + '_>> {
-        Ok(Box::new(self.speaker.start(&identity.data)?))
+        let seat = self.drawing.together.as_ref().and_then(Together::seat);
+        Ok(Box::new(Sequence { generator: self.speaker.start(&identity.data)?, network: self, seat }))
     }
 
     fn picture(&self, drawn: Drawn) -> Outcome<Frame> {
@@ -255,17 +259,26 @@ impl MouthModel for Network<'_> {
     }
 }
 
-impl MouthSequence<Network<'_>> for FrameGenerator<'_> {
+/// One person in one shot.
+struct Sequence<'a> {
+    network: &'a Network,
+    generator: FrameGenerator<'a>,
+    /// Its place among clips that draw together.
+    seat: Option<Seat>,
+}
+
+impl MouthSequence<Network> for Sequence<'_> {
     fn draw(&mut self, seen: Seen, clock: &mut Clock) -> Outcome<Drawn> {
-        let kept = seen.clone();
-        match guarded(|| Ok(FrameGenerator::draw(self, seen, &mut laps(clock))?)) {
-            Err(Error::OutOfMemory { .. }) if self.halve() => Ok(FrameGenerator::draw(self, kept, &mut laps(clock))?),
-            drawn => drawn,
-        }
+        let task = self.generator.ask(seen);
+        let drawn = match &self.seat {
+            Some(seat) => seat.draw(task, clock)?,
+            None => draw(self.network.speaker.sampler(), &[task], clock)?.remove(0),
+        };
+        Ok(self.generator.take(drawn))
     }
 
     fn restart(&mut self) {
-        FrameGenerator::restart(self);
+        self.generator.restart();
     }
 }
 

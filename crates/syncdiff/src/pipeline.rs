@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use syncdiff_face::{FaceChoice, FaceModels, SmoothOptions};
+use syncdiff_face::{FaceChoice, SmoothOptions};
 use syncdiff_media::{Plan, Rational, SourceWalk, Speech, Tools};
 
 use crate::cache::speech::encode_speech;
@@ -10,40 +10,37 @@ use crate::cache::tracks::track;
 use crate::cache::{Cache, Kept};
 use crate::cast::Cast;
 use crate::clock::{Clock, Phase};
-use crate::device::DeviceChoice;
+use crate::engine::Engine;
 use crate::error::{Error, Outcome};
 use crate::mouth::MouthModel;
-use crate::network::{Network, Recipe};
+use crate::network::Network;
 use crate::preview::preview_range;
 use crate::progress::{Stage, Watch};
 use crate::render::{FADE_FRAMES, Scene, render};
 use crate::report::{CacheReport, ModelReport, Report, Summary};
-use crate::settings::{GenerateSettings, Silence};
+use crate::settings::{GenerateSettings, Settings, Silence};
+use crate::silence;
 use crate::sink::Sink;
 use crate::source::Source;
 use crate::timeline::num_model_frames;
 use crate::tracking::Tracked;
 use crate::wav2lip::Wav2Lip;
-use crate::{device, silence};
 
-/// Makes the mouth of a clip follow a speech.
+/// Makes the mouth of a clip follow a speech, with an engine that other clips may use as well, even at the same time.
 ///
 /// Two passes over the clip: the first finds the faces, so that a clip without any ends here, before a network is
 /// read; the second draws and writes frame by frame in bounded memory. The output appears only when it is whole.
 ///
 /// # Errors
 /// Everything that [`Error`] lists; then no output is written, and one that was there stays.
-pub fn generate(tools: &Tools, settings: &GenerateSettings, watch: &mut Watch<'_>) -> Outcome<Report> {
+pub fn generate(engine: &Engine, tools: &Tools, settings: &GenerateSettings, watch: &mut Watch<'_>) -> Outcome<Report> {
     let (start, mut clock) = (Instant::now(), Clock::default());
     let choice: FaceChoice = settings.face.parse()?;
     let still_rate: Rational = settings.fps.parse().map_err(|wrong: String| Error::usage(wrong, "give --fps 25"))?;
-    let (device, device_name) = device::resolve(settings.device)?;
-    settings.precision.check(&device)?;
-    let recipe = (!Wav2Lip::is_meant(&settings.weights)).then(|| Recipe::read(settings)).transpose()?;
 
     let source = Source::open(tools, settings, still_rate)?;
     let cache = settings.cache.as_deref().map(Cache::open).transpose()?;
-    let models = FaceModels::load(&settings.face_models)?;
+    let models = engine.faces()?;
     let speech = clock.time(Phase::Audio, || source.speech(tools))?;
     let needed = source.needed(settings.length, &speech);
     let (tracked, kept_tracks) =
@@ -52,32 +49,33 @@ pub fn generate(tools: &Tools, settings: &GenerateSettings, watch: &mut Watch<'_
     let cast = tracked.faces.cast(&choice, &SmoothOptions::default())?;
     let plan = Plan::new(&tracked.index, settings.length, speech.duration())?;
 
-    let shoot = Shoot { tools, settings, source, tracked, cast, plan, device_name, kept_tracks, start };
+    let shoot = Shoot { engine, tools, settings, source, tracked, cast, plan, kept_tracks, start };
 
     watch.step(Stage::Load, 0, None)?;
-    let Some(recipe) = recipe else {
-        let model = clock.time(Phase::Load, || Wav2Lip::load(&settings.weights, &speech.samples, &device))?;
+    let Some(recipe) = engine.recipe() else {
+        let (weights, device) = (&engine.settings().weights, engine.device().0);
+        let model = clock.time(Phase::Load, || Wav2Lip::load(weights, &speech.samples, device))?;
         return shoot.draw(&model, model.about(), speech, None, clock, watch);
     };
-    let model = clock.time(Phase::Load, || Network::load(&recipe, &device))?;
+    let drawing = clock.time(Phase::Load, || engine.drawing(recipe))?;
     watch.step(Stage::Speech, 0, None)?;
-    let (network, kept_speech) = clock.time(Phase::Audio, || {
-        let (device, num_frames) = ((&device, device_name), num_model_frames(&shoot.plan));
-        let (tokens, kept) = encode_speech(cache.as_ref(), &recipe, &model, device, &speech.samples, num_frames)?;
-        Ok::<_, Error>((Network::listen(recipe, &model, tokens)?, kept))
+    let (tokens, kept_speech) = clock.time(Phase::Audio, || {
+        let (model, num_frames) = (drawing.sampler.model(), num_model_frames(&shoot.plan));
+        encode_speech(cache.as_ref(), recipe, model, engine.device(), &speech.samples, num_frames)
     })?;
+    let network = Network::listen(recipe.clone(), drawing, tokens);
     shoot.draw(&network, network.about(), speech, kept_speech, clock, watch)
 }
 
 /// All that is known before the first mouth is drawn.
 struct Shoot<'a> {
+    engine: &'a Engine,
     tools: &'a Tools,
     settings: &'a GenerateSettings,
     source: Source,
     tracked: Tracked,
     cast: Cast,
     plan: Plan,
-    device_name: DeviceChoice,
     kept_tracks: Option<Kept>,
     start: Instant,
 }
@@ -93,7 +91,7 @@ impl Shoot<'_> {
         mut clock: Clock,
         watch: &mut Watch<'_>,
     ) -> Outcome<Report> {
-        let Shoot { tools, settings, source, tracked, cast, plan, device_name, kept_tracks, start } = self;
+        let Shoot { engine, tools, settings, source, tracked, cast, plan, kept_tracks, start } = self;
         let speaking = (settings.silence == Silence::Keep).then(|| silence::of_plan(&speech.samples, &plan));
         let speech_opacity = speaking.as_ref().map(|speaking| silence::opacity(speaking, FADE_FRAMES));
         let scene = Scene {
@@ -101,7 +99,7 @@ impl Shoot<'_> {
             cast: &cast,
             speech_opacity: speech_opacity.as_deref(),
             composite: settings.composite,
-            batch: settings.batch,
+            batch: engine.settings().batch,
             model,
         };
         let outputs = match settings.preview {
@@ -119,9 +117,9 @@ impl Shoot<'_> {
         let written = clock.time(Phase::Encode, || sink.finish())?;
 
         let summary = Summary {
-            settings,
+            settings: Settings { clip: settings.clone(), model: engine.settings().clone() },
             model: about,
-            device: device_name.to_string(),
+            device: engine.device().1.to_string(),
             source: &source,
             tracked: &tracked,
             cast: &cast,

@@ -11,7 +11,7 @@ use crate::cast::Cast;
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
 use crate::render::Counts;
-use crate::settings::GenerateSettings;
+use crate::settings::Settings;
 use crate::source::Source;
 use crate::tracking::{Tracked, picture};
 
@@ -24,8 +24,8 @@ pub struct Report {
     pub commit: Option<&'static str>,
     /// Versions of ffmpeg and ffprobe.
     pub tools: ToolVersions,
-    /// The job, resolved.
-    pub settings: GenerateSettings,
+    /// The clip and the model, resolved.
+    pub settings: Settings,
     /// The model.
     pub model: ModelReport,
     /// Where the networks ran.
@@ -205,8 +205,8 @@ impl PhaseSeconds {
 
 /// What a generation knows at its end.
 pub struct Summary<'a> {
-    /// The job.
-    pub settings: &'a GenerateSettings,
+    /// The clip and the model.
+    pub settings: Settings,
     /// The model.
     pub model: ModelReport,
     /// Where the networks ran.
@@ -260,7 +260,7 @@ impl Summary<'_> {
             version: crate::VERSION,
             commit: crate::COMMIT,
             tools,
-            settings: self.settings.clone(),
+            settings: self.settings,
             model: self.model,
             device: self.device,
             threads: std::thread::available_parallelism().map_or(1, usize::from),

@@ -1,4 +1,4 @@
-//! What a generation is asked to do, fully resolved: this is what `--print-config` prints and the report repeats.
+//! What a generation is asked to do, fully resolved.
 
 use std::path::PathBuf;
 
@@ -8,6 +8,7 @@ use syncdiff_model::Precision;
 use syncdiff_model::preset::PoseFeedback;
 
 use crate::device::DeviceChoice;
+use crate::render::BATCH;
 
 /// How the generated mouth gets into the frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -37,18 +38,9 @@ pub enum Silence {
     Keep,
 }
 
-/// One job of `generate`. Paths are as given.
+/// The model and how it draws: what all clips of an [`Engine`](crate::Engine) have in common. Paths are as given.
 #[derive(Clone, Debug, Serialize)]
-pub struct GenerateSettings {
-    /// The clip or picture that shows the face.
-    pub video: PathBuf,
-    /// The file whose sound the mouth follows.
-    pub audio: PathBuf,
-    /// The file whose sound goes into the output instead of `audio`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mix: Option<PathBuf>,
-    /// The output.
-    pub out: PathBuf,
+pub struct ModelSettings {
     /// Folder of the model's weights.
     pub weights: PathBuf,
     /// Folder of the face models.
@@ -69,6 +61,38 @@ pub struct GenerateSettings {
     pub batch: usize,
     /// Seed of all noise.
     pub seed: u64,
+}
+
+impl ModelSettings {
+    /// The model's own way of sampling, in 32-bit floats.
+    pub fn new(weights: PathBuf, face_models: PathBuf, device: DeviceChoice) -> Self {
+        ModelSettings {
+            weights,
+            face_models,
+            device,
+            precision: Precision::F32,
+            sampler: None,
+            steps: None,
+            guidance: None,
+            feedback: None,
+            batch: BATCH,
+            seed: 0,
+        }
+    }
+}
+
+/// One clip: what goes in, what comes out. Paths are as given.
+#[derive(Clone, Debug, Serialize)]
+pub struct GenerateSettings {
+    /// The clip or picture that shows the face.
+    pub video: PathBuf,
+    /// The file whose sound the mouth follows.
+    pub audio: PathBuf,
+    /// The file whose sound goes into the output instead of `audio`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mix: Option<PathBuf>,
+    /// The output.
+    pub out: PathBuf,
     /// What decides the length of the output.
     pub length: LengthPolicy,
     /// Which face.
@@ -93,4 +117,37 @@ pub struct GenerateSettings {
     /// Writes every frame as PNG into this folder, before encoding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frames: Option<PathBuf>,
+}
+
+impl GenerateSettings {
+    /// As the program generates a clip when it is told nothing else.
+    pub fn new(video: PathBuf, audio: PathBuf, out: PathBuf) -> Self {
+        GenerateSettings {
+            video,
+            audio,
+            mix: None,
+            out,
+            length: LengthPolicy::Audio,
+            face: "largest".into(),
+            fps: "25".into(),
+            crf: 18,
+            composite: Composite::default(),
+            silence: Silence::default(),
+            cache: None,
+            preview: None,
+            report: None,
+            frames: None,
+        }
+    }
+}
+
+/// All that a clip was made with, as `--print-config` prints it and the report repeats it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Settings {
+    /// The clip.
+    #[serde(flatten)]
+    pub clip: GenerateSettings,
+    /// The model.
+    #[serde(flatten)]
+    pub model: ModelSettings,
 }

@@ -46,13 +46,20 @@ pub(crate) fn show_error(error: &Error, progress: ProgressKind) {
         event(&json!({"event": "failure", "code": error.exit_code(), "message": message, "text": text}));
         return;
     }
-    let clauses: Vec<&str> = message.split("; ").collect();
-    let _ = writeln!(std::io::stderr().lock(), "error: {}", clauses.join(",\n  "));
+    let _ = writeln!(std::io::stderr().lock(), "error: {}", text_of(error));
+}
+
+/// An error for people: the cause on one line, each further clause on its own.
+pub(crate) fn text_of(error: &Error) -> String {
+    let message = error.to_string();
+    message.split("; ").collect::<Vec<_>>().join(",\n  ")
 }
 
 /// Shows the steps of one job.
 pub(crate) struct Display {
     kind: ProgressKind,
+    /// Number of the clip, where there are several.
+    clip: Option<usize>,
     stage: Option<Stage>,
     stage_start: Instant,
     shown: Option<Instant>,
@@ -66,7 +73,14 @@ impl Display {
             ProgressKind::Auto if std::io::stderr().is_terminal() => ProgressKind::Bar,
             kind => kind,
         };
-        Display { kind, stage: None, stage_start: Instant::now(), shown: None, line_open: false }
+        Display { kind, clip: None, stage: None, stage_start: Instant::now(), shown: None, line_open: false }
+    }
+
+    /// For one of several clips, by its number; `alone` if no other is made at the same time.
+    pub(crate) fn of_clip(kind: ProgressKind, number: usize, alone: bool) -> Self {
+        // The bars of several clips would overwrite each other: people are told of each clip when it is done.
+        let kind = if alone || kind.is_json() { kind } else { ProgressKind::None };
+        Display { clip: Some(number), ..Display::new(kind) }
     }
 
     /// A watch that shows every step here.
@@ -89,7 +103,7 @@ impl Display {
             ProgressKind::None => {}
             ProgressKind::Auto if new_stage => eprintln!("{} ...", step.stage.text()),
             ProgressKind::Auto => {}
-            ProgressKind::Json => event(&step_json(step)),
+            ProgressKind::Json => event(&step_json(step, self.clip)),
             ProgressKind::Bar => {
                 eprint!("\r\x1b[2K{}", bar(step, self.stage_start.elapsed()));
                 let _ = std::io::stderr().flush();
@@ -113,13 +127,17 @@ impl Drop for Display {
     }
 }
 
-fn step_json(step: Step) -> serde_json::Value {
+fn step_json(step: Step, clip: Option<usize>) -> serde_json::Value {
     let fraction = step.total.map(|total| step.done as f64 / total.max(1) as f64);
     let of = step.total.map(|total| format!(" of {total}")).unwrap_or_default();
-    json!({
+    let mut value = json!({
         "event": "progress", "stage": step.stage, "done": step.done, "total": step.total, "fraction": fraction,
         "text": format!("{}: frame {}{of}", step.stage.text(), step.done),
-    })
+    });
+    if let Some(clip) = clip {
+        value["clip"] = json!(clip);
+    }
+    value
 }
 
 fn bar(step: Step, spent: Duration) -> String {
@@ -152,7 +170,9 @@ mod tests {
 
     #[test]
     fn json_steps_carry_a_fraction_and_a_text() {
-        let value = step_json(Step { stage: Stage::Track, done: 1, total: Some(4) });
+        let step = Step { stage: Stage::Track, done: 1, total: Some(4) };
+        let value = step_json(step, None);
         assert_eq!((value["stage"].as_str(), value["fraction"].as_f64()), (Some("track"), Some(0.25)));
+        assert!(value.get("clip").is_none() && step_json(step, Some(3))["clip"] == 3);
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use syncdiff_model::LipSync;
 use tempfile::TempDir;
@@ -222,7 +222,7 @@ fn a_student_is_a_model_that_draws_in_few_steps() {
     use syncdiff_model::{LipSync, generate::Sampling};
     let stage = Stage::set();
     let folders = ["student", "diffusion"].map(|name| stage.trained(name).with_file_name(""));
-    let [student, teacher] = folders.each_ref().map(|folder| LipSync::load(folder, &Device::flex()).unwrap());
+    let [student, teacher] = folders.each_ref().map(|folder| Arc::new(LipSync::load(folder, &Device::flex()).unwrap()));
     let config = student.config();
     assert_eq!((&config.name[..], config.guidance), ("lite-student", 1.0));
     assert_eq!((config.sampler.kind, config.sampler.num_steps), (SamplerKind::Lcm, 4));
@@ -372,7 +372,7 @@ fn variant(stage: &Stage, name: &str, changes: &str) -> PathBuf {
 
 /// Draws two frames of a grey crop: the second knows the first.
 fn draw(folder: &Path) -> [Vec<u8>; 2] {
-    let model = LipSync::load(folder, &Device::flex()).expect("a whole weights folder");
+    let model = Arc::new(LipSync::load(folder, &Device::flex()).expect("a whole weights folder"));
     let side = model.config().crop_size;
     let crop = vec![128; side * side * 3];
     let samples: Vec<i16> = (0..3 * 640).map(|i| ((i as f32 * 0.2).sin() * 8000.0) as i16).collect();

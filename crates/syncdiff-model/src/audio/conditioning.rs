@@ -106,9 +106,9 @@ impl Conditioner {
     /// Tokens of no speech at all (not of silence): what training shows where it drops the speech.
     ///
     /// # Shapes
-    /// rows [time, dim] of any speech, for the width -> [1, K, dim]
-    pub fn mute_tokens(&self, rows: &Tensor<2>) -> Tensor<3> {
-        self.forward(Tensor::zeros([1, self.window, rows.dims()[1]], &rows.device()))
+    /// width of the speech's rows -> [1, K, dim]
+    pub fn mute_tokens(&self, dim: usize, device: &Device) -> Tensor<3> {
+        self.forward(Tensor::zeros([1, self.window, dim], device))
     }
 
     /// # Shapes

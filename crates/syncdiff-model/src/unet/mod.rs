@@ -42,6 +42,15 @@ impl PreparedContext {
         Self { layers: self.layers.iter().map(some).collect() }
     }
 
+    /// Several batches, one behind the other.
+    ///
+    /// # Panics
+    /// If some have one token and others several, or if there are none.
+    pub fn stack(parts: &[Self]) -> Self {
+        let layer = |at: usize| CrossContext::stack(&parts.iter().map(|part| &part.layers[at]).collect::<Vec<_>>());
+        Self { layers: (0..parts[0].layers.len()).map(layer).collect() }
+    }
+
     /// This batch with another one behind it, which is repeated to the same size.
     ///
     /// # Panics

@@ -70,19 +70,30 @@ impl CrossContext {
 
     /// Two contexts of one layer as one batch; the second is repeated to the batch of the first.
     pub(super) fn join(&self, behind: &Self) -> Self {
-        let join = |a: &Tensor<3>, b: &Tensor<3>| Tensor::cat(vec![a.clone(), repeated(b.clone(), a.dims()[0])], 0);
-        match (self, behind) {
-            (Self::Constant(a), Self::Constant(b)) => Self::Constant(Box::new(join(a, b))),
-            (Self::Tokens(a), Self::Tokens(b)) => Self::Tokens(Box::new([join(&a[0], &b[0]), join(&a[1], &b[1])])),
-            _ => panic!("contexts with one and with several tokens cannot be joined"),
+        Self::stack(&[self, &behind.map(|tokens| repeated(tokens.clone(), self.batch()))])
+    }
+
+    /// Contexts of one layer as one batch.
+    pub(super) fn stack(parts: &[&Self]) -> Self {
+        let count = parts[0].tensors().len();
+        let alike = parts.iter().all(|part| part.tensors().len() == count);
+        assert!(alike, "contexts with one and with several tokens cannot be joined");
+        let cat = |at: usize| Tensor::cat(parts.iter().map(|part| part.tensors()[at].clone()).collect(), 0);
+        match parts[0] {
+            Self::Constant(_) => Self::Constant(Box::new(cat(0))),
+            Self::Tokens(_) => Self::Tokens(Box::new([cat(0), cat(1)])),
+        }
+    }
+
+    fn tensors(&self) -> &[Tensor<3>] {
+        match self {
+            Self::Constant(shift) => std::slice::from_ref(shift),
+            Self::Tokens(keys_and_values) => &keys_and_values[..],
         }
     }
 
     fn batch(&self) -> usize {
-        match self {
-            Self::Constant(shift) => shift.dims()[0],
-            Self::Tokens(keys_and_values) => keys_and_values[0].dims()[0],
-        }
+        self.tensors()[0].dims()[0]
     }
 }
 

@@ -8,13 +8,11 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 use syncdiff::device::DeviceChoice;
-use syncdiff::network::{Recipe, sampler_names};
+use syncdiff::network::sampler_names;
 use syncdiff::progress::Cancel;
-use syncdiff::render::BATCH;
 use syncdiff::report::{ModelReport, PhaseSeconds, Report};
-use syncdiff::settings::{Composite, Silence};
-use syncdiff::{Error, GenerateSettings, Outcome, generate};
-use syncdiff_media::{LengthPolicy, ToolVersions, Tools};
+use syncdiff::{Engine, Error, GenerateSettings, ModelSettings, Outcome, generate};
+use syncdiff_media::{ToolVersions, Tools};
 use syncdiff_model::Precision;
 use tempfile::TempDir;
 
@@ -204,14 +202,15 @@ pub(crate) fn run(args: BenchArgs, cancel: &Cancel) -> Outcome<u8> {
         }
     }
     let (runs, progress, json) = (usize::from(args.runs), args.progress, args.json);
-    let settings = resolve(args, &folder)?;
-    check_memory(&Recipe::read(&settings)?, &settings)?;
+    let (model, clip) = resolve(args, &folder)?;
+    check_memory(&Engine::new(&model)?)?;
     let (tools, machine) = (Tools::default(), machine());
     let mut reports = Vec::with_capacity(runs);
     for number in 1..=runs {
         announce(progress, number, runs);
         let mut display = Display::new(progress);
-        reports.push(generate(&tools, &settings, &mut display.watch(cancel.clone()))?);
+        // Each run reads its weights again.
+        reports.push(generate(&Engine::new(&model)?, &tools, &clip, &mut display.watch(cancel.clone()))?);
     }
     let Some(figures) = figures(&reports, machine, is_built_in) else {
         return Err(Error::Internal { stage: STAGE, detail: "no run was made".into() });
@@ -232,39 +231,24 @@ fn announce(progress: ProgressKind, number: usize, runs: usize) {
     }
 }
 
-/// The job. Whatever `generate` would take from the environment to save work is off.
-fn resolve(args: BenchArgs, folder: &TempDir) -> Outcome<GenerateSettings> {
+/// The model and the job. Whatever `generate` would take from the environment to save work is off.
+fn resolve(args: BenchArgs, folder: &TempDir) -> Outcome<(ModelSettings, GenerateSettings)> {
     let weights = match args.weights {
         Some(weights) => weights,
         None => folders::require_preset(&args.preset)?,
     };
     let built_in = |at: usize| folder.path().join(BUILT_IN[at].0);
-    Ok(GenerateSettings {
-        video: args.video.unwrap_or_else(|| built_in(0)),
-        audio: args.audio.unwrap_or_else(|| built_in(1)),
-        mix: None,
-        out: folder.path().join("out.mp4"),
-        weights,
-        face_models: args.face_models.unwrap_or_else(folders::face_models),
-        device: args.device,
+    let model = ModelSettings {
         precision: args.precision,
         sampler: args.sampler,
         steps: args.steps.map(usize::from),
         guidance: args.guidance,
         feedback: args.feedback.map(Into::into),
-        batch: BATCH,
-        seed: 0,
-        length: LengthPolicy::Audio,
-        face: "largest".into(),
-        fps: "25".into(),
-        crf: 18,
-        composite: Composite::Skin,
-        silence: Silence::Model,
-        cache: None,
-        preview: None,
-        report: None,
-        frames: None,
-    })
+        ..ModelSettings::new(weights, args.face_models.unwrap_or_else(folders::face_models), args.device)
+    };
+    let video = args.video.unwrap_or_else(|| built_in(0));
+    let audio = args.audio.unwrap_or_else(|| built_in(1));
+    Ok((model, GenerateSettings::new(video, audio, folder.path().join("out.mp4"))))
 }
 
 fn machine() -> Machine {
@@ -296,8 +280,8 @@ fn figures(reports: &[Report], machine: Machine, is_built_in: bool) -> Option<Fi
         device: first.device.clone(),
         model: first.model.clone(),
         clip: Clip {
-            video: name(&first.settings.video),
-            audio: name(&first.settings.audio),
+            video: name(&first.settings.clip.video),
+            audio: name(&first.settings.clip.audio),
             width: first.source.width,
             height: first.source.height,
             rate: first.source.rate.clone(),

@@ -99,8 +99,11 @@ pub fn render<M: MouthModel>(
     let (to_show, drawn) = sync_channel(QUEUED);
     thread::scope(|scope| {
         let looking = scope.spawn(|| ahead.install(move || prepare(scene, cues, &to_draw, &cancel)));
-        // A member of the pool of all cores: its operations are shared out without waking anybody first.
-        let drawing = scope.spawn(move || rayon::scope(move |_| draw(scene.model, prepared, &to_show)));
+        let drawing = scope.spawn(move || match scene.model.draws_elsewhere() {
+            true => draw(scene.model, prepared, &to_show),
+            // A member of the pool of all cores: its operations are shared out without waking anybody first.
+            false => rayon::scope(move |_| draw(scene.model, prepared, &to_show)),
+        });
         let counts = show(Painter::new(scene, &behind), outputs, drawn, sink, clock, watch);
         for thread in [looking, drawing] {
             match thread.join() {

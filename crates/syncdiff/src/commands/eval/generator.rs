@@ -2,18 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use syncdiff::device::{DeviceChoice, resolve};
 use syncdiff::progress::{Cancel, Watch};
-use syncdiff::render::BATCH;
-use syncdiff::settings::Silence;
-use syncdiff::{Error, GenerateSettings, Outcome, generate};
+use syncdiff::{Engine, Error, GenerateSettings, ModelSettings, Outcome, generate};
 use syncdiff_data::{ClipSource, read_manifest};
 use syncdiff_eval::{
     EQUAL_DB, FaceSeries, Group, Row, SheetRow, contact_sheet, correlation, measure_faces, mouth, paired, psnr,
     read_frames, ssim,
 };
 use syncdiff_media::{LengthPolicy, Tools, write_png};
-use syncdiff_model::{LipSync, Precision};
 
 use super::args::EvalArgs;
 use super::jobs::Job;
@@ -97,26 +93,24 @@ pub(super) fn identity(args: &EvalArgs, weights: &Path) -> String {
 /// Generates clips and measures what only their maker can: leak and ceiling.
 pub(super) struct Generator<'a> {
     args: &'a EvalArgs,
-    weights: &'a Path,
+    engine: &'a Engine,
     tools: &'a Tools,
     cancel: &'a Cancel,
-    model: LipSync,
     jobs: &'a [Job],
     others: &'a [ClipSource],
 }
 
 impl<'a> Generator<'a> {
-    /// Loads the model.
+    /// For the clips of a split, with what all workers share.
     pub(super) fn new(
         args: &'a EvalArgs,
-        weights: &'a Path,
+        engine: &'a Engine,
         tools: &'a Tools,
         cancel: &'a Cancel,
         jobs: &'a [Job],
         others: &'a [ClipSource],
-    ) -> Outcome<Self> {
-        let model = LipSync::load(weights, &resolve(args.device)?.0)?;
-        Ok(Self { args, weights, tools, cancel, model, jobs, others })
+    ) -> Self {
+        Self { args, engine, tools, cancel, jobs, others }
     }
 
     fn at(&self, job: &Job) -> Option<usize> {
@@ -132,8 +126,9 @@ impl<'a> Generator<'a> {
     /// Generates a clip with its own speech and with another's.
     pub(super) fn make(&self, job: &Job) -> Outcome<()> {
         let make = |speech: &Path, to: &Path| {
-            let settings = self.settings(&job.reference, speech, to);
-            generate(self.tools, &settings, &mut Watch::new(self.cancel.clone(), |_| {}))
+            let settings =
+                GenerateSettings { composite: self.args.composite.into(), ..scored_clip([&job.reference, speech, to]) };
+            generate(self.engine, self.tools, &settings, &mut Watch::new(self.cancel.clone(), |_| {}))
         };
         make(&job.reference, &job.generated)?;
         make(&self.other(job)?.path, &with_other_speech(&job.generated))?;
@@ -185,7 +180,9 @@ impl<'a> Generator<'a> {
     /// PSNR and SSIM of the aligned mouth when each original crop is encoded, decoded and pasted back: what the
     /// denoiser can reach at best.
     fn ceiling(&self, truth: &FaceSeries, clip: &Path) -> Outcome<(Option<f64>, Option<f64>)> {
-        let first_stage = FirstStage::new(&self.model.autoencoder, self.model.config().crop_size, self.model.device());
+        let sampler = self.engine.sampler()?;
+        let model = sampler.model();
+        let first_stage = FirstStage::new(&model.autoencoder, model.config().crop_size, model.device());
         let (mut psnr_sum, mut ssim_sum, mut count) = (0.0, 0.0, 0.0);
         let mut failure: Option<Error> = None;
         read_frames(self.tools, clip, |index, frame| {
@@ -207,47 +204,27 @@ impl<'a> Generator<'a> {
             None => Ok((Some(psnr_sum / count), Some(ssim_sum / count))),
         }
     }
-
-    fn settings(&self, video: &Path, speech: &Path, out: &Path) -> GenerateSettings {
-        GenerateSettings {
-            precision: self.args.precision,
-            sampler: self.args.sampler.clone(),
-            steps: self.args.steps,
-            guidance: self.args.guidance,
-            feedback: self.args.feedback.map(Into::into),
-            composite: self.args.composite.into(),
-            ..scored_clip([video, speech, out], self.weights, self.args.device)
-        }
-    }
 }
 
-/// How a clip is generated that will be scored: the model's own sampling, the length of the original.
-pub(crate) fn scored_clip([video, speech, out]: [&Path; 3], weights: &Path, device: DeviceChoice) -> GenerateSettings {
+/// The model as the arguments want it.
+pub(super) fn engine(args: &EvalArgs, weights: PathBuf) -> Outcome<Engine> {
+    Engine::new(&ModelSettings {
+        precision: args.precision,
+        sampler: args.sampler.clone(),
+        steps: args.steps,
+        guidance: args.guidance,
+        feedback: args.feedback.map(Into::into),
+        ..ModelSettings::new(weights, folders::face_models(), args.device)
+    })
+}
+
+/// How a clip is generated that will be scored: the length of the original, nothing of the original's skin.
+pub(crate) fn scored_clip([video, speech, out]: [&Path; 3]) -> GenerateSettings {
     GenerateSettings {
-        video: video.to_path_buf(),
-        audio: speech.to_path_buf(),
-        mix: None,
-        out: out.to_path_buf(),
-        weights: weights.to_path_buf(),
-        face_models: folders::face_models(),
-        device,
-        precision: Precision::F32,
-        sampler: None,
-        steps: None,
-        guidance: None,
-        feedback: None,
-        batch: BATCH,
-        seed: 0,
         length: LengthPolicy::Video,
-        face: "largest".into(),
-        fps: "25".into(),
         crf: SCORED_CRF,
         composite: CompositeArg::Face.into(),
-        silence: Silence::Model,
-        cache: None,
-        preview: None,
-        report: None,
-        frames: None,
+        ..GenerateSettings::new(video.to_path_buf(), speech.to_path_buf(), out.to_path_buf())
     }
 }
 

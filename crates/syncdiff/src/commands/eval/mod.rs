@@ -71,11 +71,9 @@ pub(crate) fn run(args: &EvalArgs, cancel: &Cancel) -> Outcome<u8> {
     }
     let rows = Rows::open(&args.out, identity, args.fresh)?;
     let board = Board::new(jobs.len());
+    let engine = weights.map(|weights| generator::engine(args, weights)).transpose()?;
     let worker = || -> Outcome<()> {
-        let generator = match &weights {
-            Some(weights) => Some(Generator::new(args, weights, &tools, cancel, &jobs, &others)?),
-            None => None,
-        };
+        let generator = engine.as_ref().map(|engine| Generator::new(args, engine, &tools, cancel, &jobs, &others));
         let instruments = networks.load(&resolve(args.device)?.0);
         board.tell_judges(instruments::judges(&instruments));
         let worker = Worker { tools: &tools, wanted: &wanted, instruments, generator, cancel };

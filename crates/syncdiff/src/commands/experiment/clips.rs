@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use syncdiff::files::write_whole;
 use syncdiff::progress::Watch;
-use syncdiff::{Error, GenerateSettings, Outcome, generate};
+use syncdiff::{Engine, Error, ModelSettings, Outcome, generate};
 use syncdiff_data::{ClipSource, Layout, read_inputs};
 use syncdiff_eval::{EvalError, Row, measure_faces};
 use syncdiff_face::FaceModels;
@@ -73,13 +73,14 @@ impl Lab<'_> {
             }
         };
         let identity = format!("{made_of} {:?} {:?}", self.args.steps, self.args.guidance);
+        let engine = Engine::new(&ModelSettings {
+            steps: self.args.steps,
+            guidance: self.args.guidance,
+            ..ModelSettings::new(weights.to_path_buf(), folders::face_models(), self.args.device)
+        })?;
         self.made(folder, &identity, &mut |clip, out| {
-            let settings = GenerateSettings {
-                steps: self.args.steps,
-                guidance: self.args.guidance,
-                ..eval::scored_clip([&clip.path, &clip.path, out], weights, self.args.device)
-            };
-            generate(&self.tools, &settings, &mut Watch::new(self.cancel.clone(), |_| {})).map(drop)
+            let settings = eval::scored_clip([&clip.path, &clip.path, out]);
+            generate(&engine, &self.tools, &settings, &mut Watch::new(self.cancel.clone(), |_| {})).map(drop)
         })
     }
 
