@@ -19,7 +19,7 @@ use syncdiff_model::baselines::Wav2LipLite;
 use syncdiff_model::denoiser::{LatentDenoiser, PriorConfig};
 use syncdiff_model::diffusion::{LossWeighting, Prediction, Schedule};
 use syncdiff_model::reader::GridReader;
-use syncdiff_model::scorers::OwnSyncNet;
+use syncdiff_model::scorers::{Lpips, LpipsTrunk, OwnSyncNet};
 use syncdiff_model::unet::UNetConfig;
 use syncdiff_model::weights::{Remap, module_tensors};
 use syncdiff_train::{
@@ -561,43 +561,80 @@ fn only_layers_that_are_not_frozen_learn() {
     }
 }
 
-/// With the sync loss on the pictures of its estimates.
-fn estimating_task(device: &Device) -> (DiffusionTask<'static>, DenoiserStage) {
+/// With losses on the pictures of its estimates, of these weights.
+fn estimating_task(device: &Device, [sync_weight, lpips_weight]: [f64; 2]) -> (DiffusionTask<'static>, DenoiserStage) {
     let mut clips = latent_clips();
     clips[0].sounds = (0..8 * 128).map(|i| ((i * 29 % 17) as f32 - 8.0) / 55.0).collect();
     let (mut task, stage) = diffusion_task(device, Box::leak(clips.into_boxed_slice()));
     let device = device.clone().autodiff();
-    let settings = EstimateTraining { sync_weight: 0.5, lpips_weight: 0.0, timesteps_below: 300, windows: 2, from: 1 };
-    let (decoder, syncnet) = (Autoencoder::new(&tiny::autoencoder(), &device), OwnSyncNet::new(&device));
+    let settings = EstimateTraining { sync_weight, lpips_weight, timesteps_below: 300, windows: 2, from: 1 };
+    // Equal seeds: two tasks look through the same networks.
+    device.seed(7);
+    let decoder = Autoencoder::new(&tiny::autoencoder(), &device);
+    let syncnet = || (sync_weight > 0.0).then(|| OwnSyncNet::new(&device));
+    // AlexNet, of which runs are made, finds nothing to look at in pictures of 16 pixels.
+    let lpips = || (lpips_weight > 0.0).then(|| Lpips::new(LpipsTrunk::Vgg, &device));
     assert!(EstimateNets::new(&settings, decoder.clone(), None, None).is_err(), "a weight without its network");
-    task.estimate = Some(EstimateNets::new(&settings, decoder, Some(syncnet), None).unwrap());
+    let none = EstimateTraining { sync_weight: 0.0, lpips_weight: 0.0, ..settings.clone() };
+    assert!(EstimateNets::new(&none, decoder.clone(), syncnet(), lpips()).is_err(), "a network without its weight");
+    device.seed(8);
+    task.estimate = Some(EstimateNets::new(&settings, decoder, syncnet(), lpips()).unwrap());
     task.settings.estimate = Some(settings);
     (task, stage)
 }
 
 #[test]
-fn diffusion_with_a_sync_loss_resume_is_exact() {
+fn diffusion_with_losses_on_estimates_resume_is_exact() {
     let _turn = turn();
     let device = Device::flex();
     assert_exact_resume(|| {
-        let (task, model) = estimating_task(&device);
+        let (task, model) = estimating_task(&device, [0.5, 0.5]);
         (Box::new(task), model)
     });
 }
 
 #[test]
-fn the_sync_loss_on_estimates_begins_when_it_is_told_to() {
+fn losses_on_estimates_begin_when_they_are_told_to_and_weigh_what_they_are_told() {
     let _turn = turn();
     let device = Device::flex();
-    let (task, stage) = estimating_task(&device);
-    let named = |step: u64| {
+    let named = |weights: [f64; 2], step: u64| {
+        let (task, stage) = estimating_task(&device, weights);
         let loss = task.loss(&stage, step, Shard { index: 0, count: 2 }).unwrap();
-        (loss.loss.into_scalar::<f32>(), loss.parts)
+        let part = |name: &str| loss.parts.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
+        (loss.loss.clone().into_scalar::<f32>(), part("estimate_sync"), part("estimate_lpips"))
     };
-    let sync = |parts: &[(&str, f32)]| parts.iter().find(|(name, _)| *name == "estimate_sync").map(|(_, value)| *value);
-    assert_eq!(sync(&named(0).1), None);
-    let (loss, parts) = named(1);
-    assert!((0.0..=2.0).contains(&sync(&parts).unwrap()) && loss.is_finite(), "{parts:?}");
+    let (plain, sync, lpips) = named([0.5, 0.5], 0);
+    assert!(plain.is_finite() && sync.is_none() && lpips.is_none());
+    let (both, sync, lpips) = named([0.5, 0.5], 1);
+    assert!((0.0..=2.0).contains(&sync.unwrap()) && lpips.unwrap() > 0.0, "{sync:?} {lpips:?}");
+    // The same pictures, looked at by LPIPS alone: twice the weight adds twice as much.
+    let [once, twice] = [0.5, 1.0].map(|weight| named([0.0, weight], 1));
+    let [heavier, heaviest] = [1.5, 2.0].map(|weight| named([0.0, weight], 1));
+    assert_eq!(once.1, None);
+    assert!(twice.0 > once.0 && both.is_finite());
+    let steps = [twice.0 - once.0, heavier.0 - twice.0, heaviest.0 - heavier.0];
+    assert!(steps.iter().all(|step| (step - steps[0]).abs() <= 1e-3 * steps[0].abs() + 1e-5), "{steps:?}");
+}
+
+/// LPIPS reaches the denoiser through first stage and estimate: its weights move otherwise than without it, and follow
+/// it downwards.
+#[test]
+fn lpips_on_estimates_teaches_the_denoiser() {
+    let _turn = turn();
+    let device = Device::flex();
+    let trained = |weight: f64| {
+        let folder = tempfile::tempdir().unwrap();
+        let (task, stage) = estimating_task(&device, [0.0, weight]);
+        let first = task.loss(&stage, 1, Shard { index: 0, count: 2 }).unwrap();
+        let (after, _, _) = run(&task, stage, &options(12, 2), folder.path(), 0);
+        let last = task.loss(&after, 1, Shard { index: 0, count: 2 }).unwrap();
+        let lpips = |loss: &StepLoss| loss.parts.iter().find(|(name, _)| *name == "estimate_lpips").unwrap().1;
+        (lpips(&first), lpips(&last))
+    };
+    let (first, taught) = trained(100.0);
+    let (same, untaught) = trained(1e-6);
+    assert_eq!(first, same);
+    assert!(taught < untaught && taught < first, "{first}: {taught} with the loss, {untaught} without");
 }
 
 /// A damaged newest checkpoint is passed over for the one before it, and half of one that was being written is no
