@@ -34,7 +34,7 @@ pub enum LatentType {
 /// Everything that decides the latents beside the clip itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LatentKey {
-    /// Hash of the autoencoder's weights.
+    /// Hash of the autoencoder's parameters.
     pub autoencoder: String,
     /// Name of the mask on the masked frames.
     pub mask: String,

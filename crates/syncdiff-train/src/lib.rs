@@ -25,8 +25,8 @@ mod wav2lip;
 
 pub use autoencoder::{AutoencoderTask, AutoencoderTraining, FrameSource};
 pub use diffusion::{
-    DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets, EstimateTraining, LatentClip, STUDENT_SAMPLER,
-    Sizes, StudentStage, StudentTask, StudentTraining, position_weights,
+    DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets, EstimateTraining, EstimateWeighting, LatentClip,
+    STUDENT_SAMPLER, Sizes, StudentStage, StudentTask, StudentTraining, position_weights,
 };
 pub use error::{TrainError, TrainResult};
 pub use exchange::{Partners, Share};

@@ -24,11 +24,11 @@ use syncdiff_model::unet::UNetConfig;
 use syncdiff_model::weights::{Remap, module_tensors};
 use syncdiff_train::{
     AutoencoderTask, AutoencoderTraining, DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets,
-    EstimateTraining, FrameSource, LIP_VALUES, LatentClip, LipReader, PretrainTask, PretrainTraining, Pretrainee,
-    ReaderTask, ReaderTraining, Shard, Sizes, SoundClusters, SpeechAugmentation, SpeechClip, SpeechTask,
-    SpeechTraining, Stats, StepLoss, StudentStage, StudentTask, StudentTraining, SyncNetTask, SyncNetTrainee,
-    SyncNetTraining, TalkingClip, Task, TrainError, TrainOptions, TrainResult, Wav2LipTask, Wav2LipTrainee,
-    Wav2LipTraining, train,
+    EstimateTraining, EstimateWeighting, FrameSource, LIP_VALUES, LatentClip, LipReader, PretrainTask,
+    PretrainTraining, Pretrainee, ReaderTask, ReaderTraining, Shard, Sizes, SoundClusters, SpeechAugmentation,
+    SpeechClip, SpeechTask, SpeechTraining, Stats, StepLoss, StudentStage, StudentTask, StudentTraining, SyncNetTask,
+    SyncNetTrainee, SyncNetTraining, TalkingClip, Task, TrainError, TrainOptions, TrainResult, Wav2LipTask,
+    Wav2LipTrainee, Wav2LipTraining, train,
 };
 
 /// The tensor library has one random generator for the whole process: tests that draw from it take turns.
@@ -567,13 +567,13 @@ fn estimating_task(device: &Device, [sync_weight, lpips_weight]: [f64; 2]) -> (D
     clips[0].sounds = (0..8 * 128).map(|i| ((i * 29 % 17) as f32 - 8.0) / 55.0).collect();
     let (mut task, stage) = diffusion_task(device, Box::leak(clips.into_boxed_slice()));
     let device = device.clone().autodiff();
-    let settings = EstimateTraining { sync_weight, lpips_weight, timesteps_below: 300, windows: 2, from: 1 };
+    let weighting = EstimateWeighting::default();
+    let settings = EstimateTraining { sync_weight, lpips_weight, timesteps_below: 300, weighting, windows: 2, from: 1 };
     // Equal seeds: two tasks look through the same networks.
     device.seed(7);
     let decoder = Autoencoder::new(&tiny::autoencoder(), &device);
     let syncnet = || (sync_weight > 0.0).then(|| OwnSyncNet::new(&device));
-    // AlexNet, of which runs are made, finds nothing to look at in pictures of 16 pixels.
-    let lpips = || (lpips_weight > 0.0).then(|| Lpips::new(LpipsTrunk::Vgg, &device));
+    let lpips = || (lpips_weight > 0.0).then(|| Lpips::new(LpipsTrunk::Alex, &device));
     assert!(EstimateNets::new(&settings, decoder.clone(), None, None).is_err(), "a weight without its network");
     let none = EstimateTraining { sync_weight: 0.0, lpips_weight: 0.0, ..settings.clone() };
     assert!(EstimateNets::new(&none, decoder.clone(), syncnet(), lpips()).is_err(), "a network without its weight");
@@ -614,6 +614,22 @@ fn losses_on_estimates_begin_when_they_are_told_to_and_weigh_what_they_are_told(
     assert!(twice.0 > once.0 && both.is_finite());
     let steps = [twice.0 - once.0, heavier.0 - twice.0, heaviest.0 - heavier.0];
     assert!(steps.iter().all(|step| (step - steps[0]).abs() <= 1e-3 * steps[0].abs() + 1e-5), "{steps:?}");
+}
+
+/// Weighed by their signal, estimates from noise count for less than weighed alike.
+#[test]
+fn estimates_weigh_by_their_signal_or_alike() {
+    let _turn = turn();
+    let device = Device::flex();
+    let loss = |weighting: EstimateWeighting, lpips_weight: f64| {
+        let (mut task, stage) = estimating_task(&device, [0.0, lpips_weight]);
+        task.settings.estimate.as_mut().unwrap().weighting = weighting;
+        task.settings.estimate.as_mut().unwrap().timesteps_below = 1000;
+        task.loss(&stage, 1, Shard { index: 0, count: 2 }).unwrap().loss.into_scalar::<f32>()
+    };
+    let added = |weighting| loss(weighting, 1.0) - loss(weighting, 1e-9);
+    let [signal, even] = [EstimateWeighting::Signal, EstimateWeighting::Even].map(added);
+    assert!(signal > 0.0 && even > 1.5 * signal, "{signal} {even}");
 }
 
 /// LPIPS reaches the denoiser through first stage and estimate: its weights move otherwise than without it, and follow

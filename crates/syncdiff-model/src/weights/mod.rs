@@ -18,6 +18,6 @@ pub mod tensor_map;
 
 pub use about::{read_about, save_with_about};
 pub use folder::{FileEntry, FolderManifest, FolderText, Storage, WeightsFolder, WeightsWriter, sha256_of_file};
-pub use module_io::{check_into, load_into, load_into_from, module_shapes, module_tensors};
+pub use module_io::{check_into, load_into, load_into_from, module_shapes, module_tensors, sha256_of_module};
 pub use remap::Remap;
 pub use tensor_map::{Dtype, StoredTensor, TensorMap, open_safetensors};

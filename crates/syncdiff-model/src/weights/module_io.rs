@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
+use sha2::{Digest, Sha256};
 use syncdiff_kernels::transposed;
 
 use crate::error::{ModelError, ModelResult};
@@ -61,6 +62,20 @@ pub fn module_tensors<M: Module>(module: &M, remap: &Remap) -> TensorMap {
     let mut collector = Collector { place: Place::default(), remap, shapes: BTreeMap::new(), tensors };
     module.visit(&mut collector);
     collector.tensors.unwrap_or_default()
+}
+
+/// SHA-256 of a module's parameters, names and shapes with them, as lower-case hexadecimal: what it computes depends on
+/// nothing else, whatever file it came from.
+///
+/// # Errors
+/// None in practice: parameters of a module are in memory.
+pub fn sha256_of_module<M: Module>(module: &M) -> ModelResult<String> {
+    let mut hash = Sha256::new();
+    for (name, tensor) in module_tensors(module, &Remap::identity()) {
+        hash.update(format!("{name} {:?}\n", tensor.shape()));
+        tensor.to_f32()?.iter().for_each(|value| hash.update(value.to_le_bytes()));
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Compares what modules need with what a file holds; one error for all differences.
@@ -264,6 +279,22 @@ mod tests {
 
     fn remap() -> Remap {
         Remap::table(&[("norms", "ln")]).with_prefix("t.")
+    }
+
+    #[test]
+    fn equal_parameters_have_the_same_hash_whatever_their_names_on_disk() {
+        let device = Device::default();
+        let hash = |tensors: &TensorMap, remap: &Remap| {
+            sha256_of_module(&load_into(tiny(&device), tensors, remap).unwrap()).unwrap()
+        };
+        let tensors = tiny_tensors();
+        let elsewhere: TensorMap = tensors.iter().map(|(name, t)| (name.replacen("t.", "u.", 1), t.clone())).collect();
+        let first = hash(&tensors, &remap());
+        assert_eq!(first, hash(&elsewhere, &Remap::table(&[("norms", "ln")]).with_prefix("u.")));
+        let mut other = tensors.clone();
+        other.insert("t.fc.bias".into(), StoredTensor::from_f32(&[3], &[10., 20., 30.5]));
+        assert_ne!(first, hash(&other, &remap()));
+        assert!(first.len() == 64 && first.bytes().all(|byte| byte.is_ascii_hexdigit()));
     }
 
     #[test]

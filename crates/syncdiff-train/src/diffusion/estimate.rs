@@ -1,9 +1,9 @@
 //! Losses on pictures: the clean latents that the denoiser's answer stands for, decoded, heard and looked at.
 //!
 //! Windows of five frames are noised alike, their clean latents estimated in one step and decoded by the frozen first
-//! stage; a frozen SyncNet compares their mouths with the sound, LPIPS compares the pictures with those of the true
-//! latents. Estimates from much noise are means over many faces: only small timesteps are drawn, and each loss weighs
-//! as much as its timestep's signal, min(SNR, 5) / 5.
+//! stage; a frozen SyncNet compares their mouths with the sound, LPIPS compares them with those of the true latents.
+//! Estimates from much noise are means over many mouths. Either such timesteps count little ([`EstimateWeighting`]), or
+//! LPIPS is to make something else than a blur of those means, which a sampler of few steps ends with.
 //!
 //! # Source
 //! METHOD section 12.4; LatentSync (Li et al. 2024), whose second stage has such a loss with weight 0.05.
@@ -26,16 +26,30 @@ const FULL_SNR: f64 = 5.0;
 /// Windows that are tried before the data counts as too short.
 const MAX_TRIES: usize = 1000;
 
+/// How timesteps weigh against each other in the losses on pictures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EstimateWeighting {
+    /// By their signal: min(SNR, 5) / 5.
+    #[default]
+    Signal,
+    /// All alike.
+    Even,
+}
+
 /// Settings of the losses on pictures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EstimateTraining {
     /// Weight of the sync loss, 1 - cosine of mouth and sound; 0 does without a SyncNet.
     pub sync_weight: f64,
-    /// Weight of LPIPS (AlexNet); 0 does without it.
+    /// Weight of LPIPS (AlexNet) of the mouth, 64 x 64 pixels; 0 does without it.
     pub lpips_weight: f64,
     /// Timesteps are drawn below this one.
     pub timesteps_below: usize,
+    /// How they weigh.
+    #[serde(default)]
+    pub weighting: EstimateWeighting,
     /// Windows of five frames in each part of a step's batch.
     pub windows: usize,
     /// Step at which these losses begin.
@@ -111,17 +125,22 @@ impl<'a> DiffusionTask<'a> {
             let window = self.draw_window(&mut random, nets.syncnet.is_some())?;
             let below = settings.timesteps_below.min(self.schedule.num_timesteps());
             let timestep = random.random_range(0..below);
-            let share = self.schedule.snr(timestep).min(FULL_SNR) / FULL_SNR / settings.windows as f64;
+            let signal = match settings.weighting {
+                EstimateWeighting::Signal => self.schedule.snr(timestep).min(FULL_SNR) / FULL_SNR,
+                EstimateWeighting::Even => 1.0,
+            };
+            let share = signal / settings.windows as f64;
             let (drawn, truth) = self.pictures(model, nets, &window, timestep, mix(seed, number, 0));
+            let drawn = mouths(drawn)?;
             if let Some(syncnet) = &nets.syncnet {
                 let sound = embedding(window.sound, &self.device);
-                let cosine = (syncnet.forward_lips(lip_windows(mouths(drawn.clone())?)) * sound).sum();
+                let cosine = (syncnet.forward_lips(lip_windows(drawn.clone())) * sound).sum();
                 let loss = -cosine + 1.0;
                 syncs += loss.clone().into_scalar::<f32>() / settings.windows as f32;
                 sum = sum + loss * (settings.sync_weight * share);
             }
             if let Some(lpips) = &nets.lpips {
-                let loss = lpips.forward(drawn, truth).mean();
+                let loss = lpips.forward(drawn, mouths(truth)?).mean();
                 differences += loss.clone().into_scalar::<f32>() / settings.windows as f32;
                 sum = sum + loss * (settings.lpips_weight * share);
             }

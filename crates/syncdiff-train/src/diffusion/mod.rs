@@ -9,7 +9,7 @@ mod estimate;
 mod hear;
 mod student;
 
-pub use estimate::{EstimateNets, EstimateTraining};
+pub use estimate::{EstimateNets, EstimateTraining, EstimateWeighting};
 pub use student::{STUDENT_SAMPLER, StudentStage, StudentTask, StudentTraining};
 
 use crate::error::TrainResult;

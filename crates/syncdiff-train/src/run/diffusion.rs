@@ -20,8 +20,7 @@ use syncdiff_model::lipsync::SpeechEncoder;
 use syncdiff_model::preset::SpeechFeatures;
 use syncdiff_model::scorers::own_syncnet::WINDOW_FRAMES;
 use syncdiff_model::scorers::{Lpips, LpipsTrunk, OwnSyncNet};
-use syncdiff_model::weights::folder::sha256_of_file;
-use syncdiff_model::weights::{Storage, load_into, open_safetensors};
+use syncdiff_model::weights::{Storage, load_into, open_safetensors, sha256_of_module};
 use syncdiff_model::{LipSync, LipSyncConfig};
 
 /// Name of the resulting weights folder in the run folder.
@@ -98,7 +97,7 @@ pub fn diffusion(
         listener: &listener,
         encoder_learns: learns,
         mask: FixedMask::new(&model_config)?,
-        store: latent_store(files.latents, files.autoencoder, &model_config)?,
+        store: latent_store(files.latents, &first_stage, &model_config)?,
         offsets: files.offsets.map(read_offsets).transpose()?.unwrap_or_default(),
         device: plain,
         config: &model_config,
@@ -220,10 +219,15 @@ impl FixedMask {
     }
 }
 
-pub(super) fn latent_store(folder: &Path, autoencoder_file: &Path, config: &LipSyncConfig) -> TrainResult<LatentStore> {
+/// Where latents of a first stage are kept: by its parameters, so that weights which differ elsewhere find them too.
+pub(super) fn latent_store(
+    folder: &Path,
+    first_stage: &Autoencoder,
+    config: &LipSyncConfig,
+) -> TrainResult<LatentStore> {
     let side = config.latent_size();
     let key = LatentKey {
-        autoencoder: sha256_of_file(autoencoder_file)?,
+        autoencoder: sha256_of_module(first_stage)?,
         mask: config.keep_mask.clone(),
         shape: [config.autoencoder.z_channels, side, side],
         dtype: LatentType::F16,

@@ -75,7 +75,7 @@ pub fn student(
         listener: &teacher.speech,
         encoder_learns: false,
         mask: FixedMask::new(&model_config)?,
-        store: latent_store(files.latents, autoencoder_file, &model_config)?,
+        store: latent_store(files.latents, &first_stage, &model_config)?,
         offsets: files.offsets.map(read_offsets).transpose()?.unwrap_or_default(),
         device: plain,
         config: &model_config,
