@@ -230,8 +230,13 @@ impl TimeTable {
     /// The entry of a timestep, made at first use.
     fn at(&self, timestep: usize, prepare: impl FnOnce() -> PreparedTime) -> PreparedTime {
         // Entries are whole or absent, so that a panic elsewhere leaves nothing wrong behind.
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.entry(timestep).or_insert_with(prepare).clone()
+        let entries = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = entries().get(&timestep).cloned();
+        // Not made under the lock: a thread of the pool that waits for a part of it may begin with another clip, on top.
+        found.unwrap_or_else(|| {
+            let made = prepare();
+            entries().entry(timestep).or_insert(made).clone()
+        })
     }
 }
 

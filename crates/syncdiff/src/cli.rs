@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use syncdiff::device::DeviceChoice;
 use syncdiff::network::sampler_names;
+use syncdiff::render::BATCH;
 use syncdiff::settings::{Composite, Silence};
 use syncdiff_media::LengthPolicy;
 use syncdiff_model::Precision;
@@ -100,8 +101,8 @@ pub(crate) struct GenerateArgs {
     #[arg(long, help_heading = "Many clips")]
     pub(crate) skip_existing: bool,
 
-    /// Begin no further clip after the first that fails; otherwise the others are made, and the exit code is that of the
-    /// first failure
+    /// Begin no further clip after one that fails. Otherwise the others are made, unless the model itself is at fault. The
+    /// exit code is that of the first clip in the manifest that failed
     #[arg(long, help_heading = "Many clips")]
     pub(crate) fail_fast: bool,
 
@@ -143,10 +144,11 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_enum, help_heading = "Model")]
     pub(crate) feedback: Option<FeedbackArg>,
 
-    /// Most pictures that a network takes at once: fewer need less memory and more time. Where a GPU's memory runs out,
-    /// half as many are taken from then on [default: 4, or two for each of the clips made at once]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64), help_heading = "Model")]
-    pub(crate) batch: Option<u8>,
+    /// Most pictures of a clip that a network takes at once: fewer need less memory and more time. Where a GPU's memory
+    /// runs out, half as many are taken from then on
+    #[arg(long, value_name = "N", default_value_t = BATCH as u8, value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(help_heading = "Model")]
+    pub(crate) batch: u8,
 
     /// Seed of all noise: the same seed on the same machine gives the same frames
     #[arg(long, default_value_t = 0, help_heading = "Model")]

@@ -44,6 +44,11 @@ impl Engine {
         Ok(Engine { settings, device, device_name, recipe, faces: Once::new(), network: Once::new(), seats: 1 })
     }
 
+    /// About how much memory its clips take; none where that is not known.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.recipe.as_ref().map(|recipe| recipe.memory_bytes(self.seats))
+    }
+
     /// Lets so many clips be made at once; their mouths are drawn as one batch.
     #[must_use]
     pub fn together(self, clips: usize) -> Self {
@@ -85,10 +90,11 @@ impl Engine {
         Ok(Arc::clone(&self.drawing(recipe)?.sampler))
     }
 
-    /// The same for its own recipe, with where clips draw together.
+    /// The model, and where clips draw together.
     pub(crate) fn drawing(&self, recipe: &Recipe) -> Outcome<Arc<Drawing>> {
         self.network.get(|| {
             let sampler = Arc::new(Network::load(recipe, &self.device)?);
+            sampler.at_most(self.settings.batch * self.seats);
             let together = (self.seats > 1).then(|| Together::new(Arc::clone(&sampler))).transpose()?;
             Ok(Drawing { sampler, together })
         })

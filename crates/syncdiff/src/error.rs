@@ -1,5 +1,6 @@
 //! One error for the whole program: what failed, whose fault it is, and the exit code that says so.
 
+use std::any::Any;
 use std::path::{Path, PathBuf};
 
 use syncdiff_data::DataError;
@@ -11,6 +12,11 @@ use syncdiff_train::TrainError;
 
 /// Result of the pipeline.
 pub type Outcome<T> = Result<T, Error>;
+
+/// The words of a panic, where it has any.
+pub fn panic_text(panic: &(dyn Any + Send)) -> Option<&str> {
+    panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied())
+}
 
 /// Everything that can end a command early.
 #[derive(Debug, thiserror::Error)]
@@ -160,6 +166,12 @@ impl Error {
     /// An argument that cannot be served.
     pub fn usage(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Error::Usage { what: what.into(), remedy: remedy.into() }
+    }
+
+    /// A panic, which is a defect of the program.
+    pub fn of_panic(stage: &'static str, panic: &(dyn Any + Send)) -> Self {
+        let detail = panic_text(panic).unwrap_or("it stopped without a message").to_owned();
+        Error::Internal { stage, detail }
     }
 
     /// A refused file operation.

@@ -53,14 +53,20 @@ pub fn check_place(path: &Path) -> Outcome<()> {
         .map_err(|source| Error::io(STAGE, &folder, source))
 }
 
-/// Checks that the output is none of the inputs.
+/// Where a file lies or would lie, whatever links and dots lead there.
+pub fn place_of(path: &Path) -> PathBuf {
+    let missing = || Some(folder_of(path).canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(missing).unwrap_or_else(|| path.to_path_buf())
+}
+
+/// Checks that the output is none of the inputs, whether they are there yet or not.
 ///
 /// # Errors
 /// [`Error::Usage`].
 pub fn check_apart(output: &Path, inputs: &[&Path]) -> Outcome<()> {
-    let Ok(output_file) = output.canonicalize() else { return Ok(()) };
+    let output_file = place_of(output);
     for input in inputs {
-        if input.canonicalize().is_ok_and(|input| input == output_file) {
+        if place_of(input) == output_file {
             return Err(Error::usage(
                 format!("the output {output:?} is the same file as the input {input:?}"),
                 "choose another name for the output",
@@ -102,5 +108,9 @@ mod tests {
         let same = folder.path().join(".").join("x.mp4");
         assert_eq!(check_apart(&same, &[&path]).unwrap_err().exit_code(), 2);
         assert!(check_apart(&folder.path().join("y.mp4"), &[&path]).is_ok());
+        // Nor a file that is to become an input.
+        let later = folder.path().join("later.mp4");
+        std::fs::create_dir(folder.path().join("sub")).unwrap();
+        assert!(check_apart(&folder.path().join("sub/../later.mp4"), &[&later]).is_err());
     }
 }

@@ -45,7 +45,7 @@ pub mod silence;
 pub mod sink;
 pub mod source;
 pub mod timeline;
-pub mod together;
+pub(crate) mod together;
 pub mod tracking;
 pub mod wav2lip;
 

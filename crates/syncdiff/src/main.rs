@@ -26,10 +26,7 @@ fn main() -> ExitCode {
     // A panic is a defect of ours: it is told as such, once, and has its own exit code.
     std::panic::set_hook(Box::new(|_| {}));
     let outcome = catch_unwind(AssertUnwindSafe(|| commands::run(arguments.command, &cancel)));
-    let result = outcome.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        Err(Error::Internal { stage: "program", detail: text.unwrap_or("it stopped without a message").to_owned() })
-    });
+    let result = outcome.unwrap_or_else(|panic| Err(Error::of_panic("program", &*panic)));
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

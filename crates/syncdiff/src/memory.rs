@@ -9,7 +9,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use crate::error::{Error, Outcome};
+use crate::error::{Error, Outcome, panic_text};
 
 /// How back ends say it: cubecl (CUDA, Vulkan, Metal), its launches, its allocator; LibTorch on a GPU and on the CPU.
 const WORDS: [&str; 5] =
@@ -21,12 +21,9 @@ const WORDS: [&str; 5] =
 /// [`Error::OutOfMemory`], and those of the work.
 pub fn guarded<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     // Networks hold nothing that a panic leaves half done: results are handed back whole.
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        match text.and_then(lack) {
-            Some(detail) => Err(Error::OutOfMemory { detail }),
-            None => resume_unwind(panic),
-        }
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| match panic_text(&*panic).and_then(lack) {
+        Some(detail) => Err(Error::OutOfMemory { detail }),
+        None => resume_unwind(panic),
     })
 }
 

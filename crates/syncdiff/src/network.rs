@@ -21,7 +21,7 @@ use crate::settings::ModelSettings;
 use crate::together::{Seat, Together, draw};
 
 const STAGE: &str = "weights";
-/// What decoding, drawing and encoding take beside the weights.
+/// What decoding, drawing and encoding of a clip take beside the weights.
 const WORK_BYTES: u64 = 300 << 20;
 /// A configuration has a few KB; more is no configuration.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
@@ -35,7 +35,6 @@ pub struct Recipe {
     keep_mask: KeepMaskKind,
     sampling: Sampling,
     precision: Precision,
-    batch: usize,
 }
 
 impl Recipe {
@@ -62,8 +61,7 @@ impl Recipe {
             feedback: settings.feedback.unwrap_or(config.feedback),
             seed: settings.seed,
         };
-        let ModelSettings { precision, batch, .. } = *settings;
-        Ok(Recipe { folder: folder.clone(), manifest, config, keep_mask, sampling, precision, batch })
+        Ok(Recipe { folder: folder.clone(), manifest, config, keep_mask, sampling, precision: settings.precision })
     }
 
     /// The model's shape.
@@ -72,11 +70,11 @@ impl Recipe {
     }
 
     /// About how much memory the model takes: its values as 32-bit floats twice (from disk, and in the networks), and
-    /// room for what is computed.
-    pub fn memory_bytes(&self) -> u64 {
+    /// room for what is computed for so many clips at once.
+    pub fn memory_bytes(&self, clips: usize) -> u64 {
         let stored: u64 = self.manifest.files.iter().map(|file| file.size_bytes).sum();
         let growth = if self.manifest.storage == Storage::F32 { 1 } else { 2 };
-        2 * growth * stored + WORK_BYTES
+        2 * growth * stored + clips as u64 * WORK_BYTES
     }
 
     /// SHA-256 of every file of the weights: what they are, whatever their folder is called.
@@ -182,9 +180,7 @@ impl Network {
     /// Those of the weights folder.
     pub fn load(recipe: &Recipe, device: &Device) -> Outcome<FrameSampler> {
         let model = LipSync::load(&recipe.folder, device)?.in_precision(recipe.precision)?;
-        let sampler = FrameSampler::new(Arc::new(model), &recipe.sampling)?;
-        sampler.at_most(recipe.batch);
-        Ok(sampler)
+        Ok(FrameSampler::new(Arc::new(model), &recipe.sampling)?)
     }
 
     /// Takes the whole speech, encoded once for all frames of an output.
@@ -249,7 +245,7 @@ impl MouthModel for Network {
     }
 
     fn start(&self, identity: &Frame) -> Outcome<Box<dyn MouthSequence<Self> + '_>> {
-        let seat = self.drawing.together.as_ref().and_then(Together::seat);
+        let seat = self.drawing.together.as_ref().map(Together::seat);
         Ok(Box::new(Sequence { generator: self.speaker.start(&identity.data)?, network: self, seat }))
     }
 

@@ -57,7 +57,7 @@ pub struct ModelSettings {
     pub guidance: Option<f32>,
     /// What a drawn frame hands to the next; the model's own default if none is given.
     pub feedback: Option<PoseFeedback>,
-    /// Most pictures that a network takes at once.
+    /// Most pictures of a clip that a network takes at once.
     pub batch: usize,
     /// Seed of all noise.
     pub seed: u64,

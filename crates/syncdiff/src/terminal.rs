@@ -15,7 +15,7 @@ pub(crate) enum ProgressKind {
     Auto,
     /// A bar
     Bar,
-    /// JSON lines: start, progress, then success or failure
+    /// JSON lines: start, progress, with a manifest each clip that is done, then success or failure
     Json,
     /// Nothing
     None,
@@ -46,12 +46,11 @@ pub(crate) fn show_error(error: &Error, progress: ProgressKind) {
         event(&json!({"event": "failure", "code": error.exit_code(), "message": message, "text": text}));
         return;
     }
-    let _ = writeln!(std::io::stderr().lock(), "error: {}", text_of(error));
+    let _ = writeln!(std::io::stderr().lock(), "error: {}", in_clauses(&message));
 }
 
-/// An error for people: the cause on one line, each further clause on its own.
-pub(crate) fn text_of(error: &Error) -> String {
-    let message = error.to_string();
+/// A message for people: the cause on one line, each further clause on its own.
+pub(crate) fn in_clauses(message: &str) -> String {
     message.split("; ").collect::<Vec<_>>().join(",\n  ")
 }
 

@@ -1,12 +1,13 @@
 //! Clips that are made at once draw their mouths as one batch: what a GPU wants, which one mouth does not fill.
 //!
-//! One thread draws for all. It waits for a frame of every clip that is drawing, but for no clip longer than the last
-//! batch took: one that decodes a stretch without a face does not hold up the others.
+//! One thread draws for all. It waits for a frame of every clip that is drawing, but no longer than a batch takes, and half
+//! as long each time that it waited in vain: a clip that decodes a stretch without a face does not hold up the others.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use syncdiff_model::generate::{DrawnFrame, FrameSampler, FrameTask};
@@ -16,15 +17,16 @@ use crate::error::{Error, Outcome};
 use crate::memory::guarded;
 use crate::network::laps;
 
+const STAGE: &str = "render";
+
 /// Draws for several clips.
-pub struct Together {
-    asking: Option<Sender<AskedFrame>>,
+pub(crate) struct Together {
+    asking: Sender<AskedFrame>,
     seats: Arc<AtomicUsize>,
-    drawing: Option<JoinHandle<()>>,
 }
 
 /// A clip's place among those that draw together; left when dropped.
-pub struct Seat {
+pub(crate) struct Seat {
     asking: Sender<AskedFrame>,
     seats: Arc<AtomicUsize>,
 }
@@ -41,39 +43,29 @@ struct Asked<T, R> {
 type Answer<R> = SyncSender<Outcome<(R, Clock)>>;
 
 impl Together {
-    /// Starts the thread that draws.
+    /// Starts the thread that draws. It ends when nobody is left who could ask.
     ///
     /// # Errors
     /// A system without another thread.
-    pub fn new(sampler: Arc<FrameSampler>) -> Outcome<Self> {
+    pub(crate) fn new(sampler: Arc<FrameSampler>) -> Outcome<Self> {
         let (asking, asked) = channel();
         let seats = Arc::new(AtomicUsize::new(0));
         let taken = Arc::clone(&seats);
-        // A member of the pool of all cores for one batch after the other: it must not keep a place there while it waits.
+        // A member of the pool of all cores for one batch after the other: it must not keep a place there while it
+        // waits.
         let draw = move |tasks: &[FrameTask], clock: &mut Clock| rayon::scope(|_| draw(&sampler, tasks, clock));
         let serve = move || serve(draw, &asked, &taken);
-        let drawing = thread::Builder::new().name("draw".into()).spawn(serve).map_err(|error| Error::Internal {
-            stage: "render",
+        thread::Builder::new().name("draw".into()).spawn(serve).map_err(|error| Error::Internal {
+            stage: STAGE,
             detail: format!("a thread cannot be started: {error}"),
         })?;
-        Ok(Together { asking: Some(asking), seats, drawing: Some(drawing) })
+        Ok(Together { asking, seats })
     }
 
-    /// Takes a place; none after the end.
-    pub fn seat(&self) -> Option<Seat> {
-        let asking = self.asking.clone()?;
+    /// Takes a place.
+    pub(crate) fn seat(&self) -> Seat {
         self.seats.fetch_add(1, Ordering::SeqCst);
-        Some(Seat { asking, seats: Arc::clone(&self.seats) })
-    }
-}
-
-impl Drop for Together {
-    fn drop(&mut self) {
-        // Without anybody who could ask, the thread ends.
-        self.asking = None;
-        if let Some(drawing) = self.drawing.take() {
-            let _ = drawing.join();
-        }
+        Seat { asking: self.asking.clone(), seats: Arc::clone(&self.seats) }
     }
 }
 
@@ -82,8 +74,8 @@ impl Seat {
     ///
     /// # Errors
     /// Those of the network.
-    pub fn draw(&self, task: FrameTask, clock: &mut Clock) -> Outcome<DrawnFrame> {
-        let gone = || Error::Internal { stage: "render", detail: "the thread that draws has ended".into() };
+    pub(crate) fn draw(&self, task: FrameTask, clock: &mut Clock) -> Outcome<DrawnFrame> {
+        let gone = || Error::Internal { stage: STAGE, detail: "the thread that draws has ended".into() };
         let (answer, answered) = sync_channel(1);
         self.asking.send(Asked { task, answer }).map_err(|_| gone())?;
         let (drawn, spent) = answered.recv().map_err(|_| gone())??;
@@ -103,10 +95,16 @@ impl Drop for Seat {
 /// # Errors
 /// Those of the network.
 pub(crate) fn draw(sampler: &FrameSampler, tasks: &[FrameTask], clock: &mut Clock) -> Outcome<Vec<DrawnFrame>> {
+    let mut draw = || guarded(|| Ok(sampler.draw(tasks, &mut laps(clock))?));
+    fitting(|| (sampler.images_at_once(tasks.len()), draw()), |tried| sampler.halve(tried))
+}
+
+/// Works with less and less at once until it fits into memory, or cannot be halved; `work` says how much it tried.
+fn fitting<T>(mut work: impl FnMut() -> (usize, Outcome<T>), halve: impl Fn(usize) -> bool) -> Outcome<T> {
     loop {
-        match guarded(|| Ok(sampler.draw(tasks, &mut laps(clock))?)) {
-            Err(Error::OutOfMemory { .. }) if sampler.halve(tasks.len()) => {}
-            drawn => return drawn,
+        match work() {
+            (tried, Err(Error::OutOfMemory { .. })) if halve(tried) => {}
+            (_, done) => return done,
         }
     }
 }
@@ -121,18 +119,21 @@ fn serve<T, R>(
     while let Ok(first) = asked.recv() {
         let start = Instant::now();
         let (mut tasks, mut answers) = (vec![first.task], vec![first.answer]);
-        while tasks.len() < seats.load(Ordering::SeqCst) {
+        let mut in_vain = false;
+        while tasks.len() < seats.load(Ordering::SeqCst) && !in_vain {
             match asked.recv_timeout(patience.saturating_sub(start.elapsed())) {
                 Ok(Asked { task, answer }) => {
                     tasks.push(task);
                     answers.push(answer);
                 }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => in_vain = true,
             }
         }
         let (start, mut clock) = (Instant::now(), Clock::default());
-        let done = work(&tasks, &mut clock);
-        patience = start.elapsed();
+        // A defect ends the clips of this batch with its own words, not those that come.
+        let done = catch_unwind(AssertUnwindSafe(|| work(&tasks, &mut clock)))
+            .unwrap_or_else(|panic| Err(Error::of_panic(STAGE, &*panic)));
+        patience = if in_vain { patience / 2 } else { start.elapsed() };
         answer(done, &answers, &clock);
     }
 }
@@ -151,7 +152,7 @@ fn answer<R>(done: Outcome<Vec<R>>, answers: &[Answer<R>], clock: &Clock) {
 fn again(error: &Error) -> Error {
     match error {
         Error::OutOfMemory { detail } => Error::OutOfMemory { detail: detail.clone() },
-        error => Error::Internal { stage: "render", detail: error.to_string() },
+        error => Error::Internal { stage: STAGE, detail: error.to_string() },
     }
 }
 
@@ -244,12 +245,38 @@ mod tests {
     }
 
     #[test]
-    fn a_defect_in_the_drawing_leaves_nobody_waiting() {
-        let (asking, asked) = channel::<Asked<u32, u32>>();
-        let thread = thread::spawn(move || serve(|_, _| panic!("a defect"), &asked, &AtomicUsize::new(1)));
-        assert!(ask(&asking, 1).recv().is_err());
-        assert!(thread.join().is_err());
-        let (answer, _) = sync_channel(1);
-        assert!(asking.send(Asked { task: 1, answer }).is_err());
+    fn a_defect_ends_the_clips_of_its_batch_with_its_own_words() {
+        let work = |tasks: &[u32]| match tasks {
+            [7, ..] => panic!("a defect"),
+            tasks => double(tasks),
+        };
+        served(1, work, |asking, _| {
+            let error = ask(asking, 7).recv().unwrap().unwrap_err();
+            assert!(matches!(&error, Error::Internal { .. }) && error.to_string().contains("a defect"), "{error}");
+            assert_eq!(ask(asking, 9).recv().unwrap().unwrap().0, 18);
+        });
+    }
+
+    #[test]
+    fn less_and_less_is_tried_until_it_fits() {
+        let drawn = |fits: usize, at_first: usize| {
+            let most = std::cell::Cell::new(at_first);
+            let mut tries = Vec::new();
+            let work = || {
+                tries.push(most.get());
+                let lack = || Err(Error::OutOfMemory { detail: "out of memory".into() });
+                (most.get(), if most.get() > fits { lack() } else { Ok(most.get()) })
+            };
+            let halve = |tried: usize| {
+                most.set(tried / 2);
+                tried > 1
+            };
+            (fitting(work, halve).ok(), tries)
+        };
+        assert_eq!(drawn(8, 6), (Some(6), vec![6]));
+        assert_eq!(drawn(2, 12), (Some(1), vec![12, 6, 3, 1]));
+        assert_eq!(drawn(0, 4), (None, vec![4, 2, 1]));
+        let failed = fitting(|| (4, Err::<(), _>(Error::Cancelled)), |_| true);
+        assert!(matches!(failed, Err(Error::Cancelled)), "only a lack of memory is tried again");
     }
 }

@@ -3,9 +3,11 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use common::{Stage, assert_done, assert_failed, said, text, tone};
+use common::{Stage, assert_done, assert_failed, bars, face_models, said, syncdiff, text, tone};
 use serde_json::{Value, json};
 use syncdiff_media::{Frame, FrameReader, ReadOptions, Tools, probe};
 
@@ -76,6 +78,37 @@ fn clips_drawn_together_are_those_drawn_alone() {
     }
 }
 
+/// A wish to stop keeps what is done, tells it, and has its own exit code.
+#[cfg(unix)]
+#[test]
+fn an_interrupt_keeps_the_clips_that_are_done() {
+    let Some(stage) = Stage::set() else { return };
+    tone(&stage.path("short.wav"), "0.2");
+    tone(&stage.path("long.wav"), "120");
+    let line = |audio: &str, out: &str| json!({"video": "face.mp4", "audio": audio, "out": out});
+    let clips = [line("short.wav", "a.mp4"), line("long.wav", "b.mp4"), line("short.wav", "c.mp4")];
+    let manifest = manifest(&stage, &clips);
+    let mut child = stage.generate_command(&["--manifest", &manifest, "--progress", "json"]);
+    let mut child = child.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("started");
+    let mut told = Vec::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        let event: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+        if event["event"] == "progress" && event["clip"] == 2 && event["stage"] == "generate" {
+            let pid = child.id().to_string();
+            assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill").success());
+        }
+        told.push(event);
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(8));
+    let last = told.last().unwrap();
+    assert_eq!((&last["event"], &last["code"], &last["made"]), (&json!("failure"), &json!(8), &json!(1)), "{last}");
+    assert_eq!((&last["stopped"], &last["not_begun"]), (&json!(1), &json!(1)), "{last}");
+    assert!(last["message"].as_str().is_some_and(|text| text.contains("stopped on request")), "{last}");
+    assert_eq!(frames(&stage.path("a.mp4")).len(), 5);
+    assert!(!stage.path("b.mp4").exists() && !stage.path("c.mp4").exists());
+    assert!(stage.names().iter().all(|name| !name.starts_with('.')), "{:?}", stage.names());
+}
+
 /// A clip that cannot be made is told, the others are made, and the exit code is its own.
 #[test]
 fn a_clip_that_fails_does_not_stop_the_others() {
@@ -111,8 +144,39 @@ fn a_clip_that_fails_does_not_stop_the_others() {
     assert_eq!(fs::read(stage.path("a.mp4")).unwrap(), b"mine");
     assert_eq!(frames(&stage.path("c.mp4")).len(), 10);
     assert!(!stage.path("b.mp4").exists());
+    assert!(last["message"].as_str().is_some_and(|text| text.contains("1 failed")), "{last}");
     let partial: Vec<String> = stage.names().into_iter().filter(|name| name.starts_with('.')).collect();
     assert!(partial.is_empty(), "{partial:?}");
+}
+
+/// The exit code is that of the first in the manifest that failed, whichever was first in time; weights that cannot be
+/// read end the run at the first clip.
+#[test]
+fn the_exit_code_is_that_of_the_first_clip_that_failed() {
+    let Some(stage) = Stage::set() else { return };
+    tone(&stage.path("speech.wav"), "0.4");
+    bars(&stage.path("bars.mp4"), &[]);
+    let line = |video: &str, out: &str| json!({"video": video, "audio": "speech.wav", "out": out});
+    let clips = [line("bars.mp4", "a.mp4"), line("absent.mp4", "b.mp4"), line("face.mp4", "c.mp4")];
+    let output = stage.generate(&["--manifest", &manifest(&stage, &clips), "--jobs", "3"]);
+    assert_failed(&output, 4, &["no face", "no such file", "1 of 3 clips made, 2 failed"]);
+    assert_eq!(frames(&stage.path("c.mp4")).len(), 10);
+
+    let damaged = stage.path("damaged");
+    fs::create_dir(&damaged).unwrap();
+    for entry in fs::read_dir(common::tiny_model()).unwrap().flatten() {
+        let mut bytes = fs::read(entry.path()).unwrap();
+        if entry.path().extension().is_some_and(|ending| ending == "safetensors") {
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+        }
+        fs::write(damaged.join(entry.file_name()), bytes).unwrap();
+    }
+    let clips = [line("face.mp4", "d.mp4"), line("face.mp4", "e.mp4")];
+    let face_models = text(&face_models().unwrap()).to_owned();
+    let fixed = ["generate", "--weights", text(&damaged), "--face-models", &face_models];
+    let output = syncdiff(&[&fixed[..], &["--manifest", &manifest(&stage, &clips)]].concat());
+    assert_failed(&output, 5, &["0 of 2 clips made, 1 failed, 1 not begun"]);
 }
 
 #[test]

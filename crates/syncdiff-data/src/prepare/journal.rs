@@ -25,7 +25,17 @@ pub(super) struct Journal {
     file: File,
     options: String,
     reports: Reports,
-    _lock: File,
+    _lock: Lock,
+}
+
+/// A folder held against other runs.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing it would not do: a child process that another thread is just starting still has it open.
+        let _ = self.0.unlock();
+    }
 }
 
 /// A line that moves clips into a shard: one line, so that a kill leaves all of it or nothing.
@@ -61,6 +71,7 @@ impl Journal {
             }
             Err(std::fs::TryLockError::Error(error)) => return Err(io(&lock_path, error)),
         }
+        let lock = Lock(lock);
         let path = folder.join(JOURNAL_FILE);
         let (earlier, reports) = read(&path)?;
         if let Some(earlier) = earlier.filter(|earlier| earlier != options) {

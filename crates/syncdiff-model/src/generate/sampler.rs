@@ -55,7 +55,7 @@ impl FrameSampler {
         let config = model.config();
         let mute = || model.speech.conditioner.mute_tokens(config.unet.context_dim, model.device());
         let guidance = model.denoiser.guidance(sampling.guidance, mute);
-        let noise = (config.noise == NoisePolicy::PerClip).then(|| clip_noise(&model, sampling.seed, 0));
+        let noise = (config.noise == NoisePolicy::PerClip).then(|| first_noise(&model, sampling.seed, &[0]));
         Ok(Self {
             model,
             sampling: *sampling,
@@ -88,14 +88,15 @@ impl FrameSampler {
         self.most.store(images.max(1), Ordering::Relaxed);
     }
 
-    /// From now on draws with half as many images at once as so many frames took. False where there is nothing left to
-    /// halve.
-    pub fn halve(&self, frames: usize) -> bool {
-        let at_once = self.most.load(Ordering::Relaxed).min(frames * self.images_of_a_frame());
-        if at_once > 1 {
-            self.at_most(at_once / 2);
-        }
-        at_once > 1
+    /// How many images [`FrameSampler::draw`] would give to the U-Net at once for so many frames.
+    pub fn images_at_once(&self, frames: usize) -> usize {
+        self.most.load(Ordering::Relaxed).min(frames * self.images_of_a_frame())
+    }
+
+    /// From now on draws with half as many images at once as were tried. False where there is nothing left to halve.
+    pub fn halve(&self, tried: usize) -> bool {
+        // Somebody else may have found out meanwhile.
+        self.most.fetch_min((tried / 2).max(1), Ordering::Relaxed) < tried || tried > 1
     }
 
     fn images_of_a_frame(&self) -> usize {
@@ -133,24 +134,28 @@ impl FrameSampler {
         let noise = match &self.noise {
             Some(noise) if batch == 1 => noise.clone(),
             Some(noise) => noise.clone().repeat_dim(0, batch),
-            None => stack(&frames.clone().map(|frame| clip_noise(model, sampling.seed, frame)).collect::<Vec<_>>()),
+            None => first_noise(model, sampling.seed, &frames.clone().map(|frame| frame as u64).collect::<Vec<_>>()),
         };
         lap(Phase::Condition);
         // Noise that a sampler adds on its way flickers as well, unless it is that of the clip.
         let index = |frame: usize| if config.noise == NoisePolicy::PerClip { 0 } else { frame as u64 };
         let indices: Vec<u64> = frames.map(index).collect();
         let latents = sampling.sampler.sample(&denoiser, &model.schedule, noise, sampling.seed, &indices)?;
-        if self.settled.load(Ordering::Relaxed) < batch {
+        let to_settle = self.settled.load(Ordering::Relaxed) < batch;
+        if to_settle {
             settle(&latents);
-            self.settled.fetch_max(batch, Ordering::Relaxed);
         }
         lap(Phase::Denoise);
         let decoded = (config.priors.pose_frames > 0 && sampling.feedback == PoseFeedback::Decoded).then(|| {
             let pictures = model.autoencoder.decode(latents.clone());
             let poses = model.autoencoder.encode(pictures.clone().clamp(-1.0, 1.0));
+            if to_settle {
+                settle(&poses);
+            }
             lap(Phase::FeedBack);
             (pictures, poses)
         });
+        self.settled.fetch_max(batch, Ordering::Relaxed);
         let of = |all: &Tensor<4>, i: usize| if batch == 1 { all.clone() } else { all.clone().narrow(0, i, 1) };
         let drawn = |i: usize| match &decoded {
             Some((pictures, poses)) => DrawnFrame { drawn: Drawn::of_picture(of(pictures, i)), pose: of(poses, i) },
@@ -160,11 +165,11 @@ impl FrameSampler {
     }
 }
 
-/// Noise that sampling starts from.
-fn clip_noise(model: &LipSync, seed: u64, model_frame: usize) -> Tensor<4> {
+/// Noise that sampling of some frames starts from.
+fn first_noise(model: &LipSync, seed: u64, frames: &[u64]) -> Tensor<4> {
     let (config, size) = (model.config(), model.config().latent_size());
     let shape = [config.autoencoder.z_channels, size, size];
-    start_noise(seed, config.noise, &[model_frame as u64], shape, model.device())
+    start_noise(seed, config.noise, frames, shape, model.device())
 }
 
 /// One batch of several; a single one is left as it is.

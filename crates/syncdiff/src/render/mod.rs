@@ -148,6 +148,8 @@ fn draw<M: MouthModel>(
                 Prepared::Draw { model_frame, lead, seen } => {
                     match (lead, &mut sequence) {
                         (Lead::First(crop), _) => {
+                            // A sequence that has ended leaves its place before the next one takes its own.
+                            sequence = None;
                             sequence = Some(clock.time(Phase::Autoencoder, || guarded(|| model.start(&crop)))?);
                         }
                         (Lead::Anew, Some(sequence)) => sequence.restart(),

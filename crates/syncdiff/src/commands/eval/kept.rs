@@ -13,7 +13,7 @@ use syncdiff_model::weights::sha256_of_file;
 use super::jobs::Job;
 
 /// To be raised with every change of a figure or of a row.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// A row as it is kept.
 #[derive(Debug, Serialize, Deserialize)]

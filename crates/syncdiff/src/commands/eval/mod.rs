@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! jobs      = folders, a table, or the split of a manifest
-//! row       = kept, or generator.make + score_clip          one worker a core, each with its own networks
+//! row       = kept, or generator.make + score_clip          one worker a core, each with its own judges
 //! report    = rows + means with intervals                   figures.json, figures.csv, summary.md, report.html
 //! ```
 
@@ -72,6 +72,10 @@ pub(crate) fn run(args: &EvalArgs, cancel: &Cancel) -> Outcome<u8> {
     let rows = Rows::open(&args.out, identity, args.fresh)?;
     let board = Board::new(jobs.len());
     let engine = weights.map(|weights| generator::engine(args, weights)).transpose()?;
+    if let Some(engine) = &engine {
+        // Weights that cannot be read are told at once, not for every clip.
+        engine.sampler()?;
+    }
     let worker = || -> Outcome<()> {
         let generator = engine.as_ref().map(|engine| Generator::new(args, engine, &tools, cancel, &jobs, &others));
         let instruments = networks.load(&resolve(args.device)?.0);

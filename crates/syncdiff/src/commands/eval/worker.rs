@@ -1,4 +1,4 @@
-//! One worker: scores one clip after the other, with its own networks.
+//! One worker: scores one clip after the other, with its own judges; what generates is shared by all.
 
 use std::path::Path;
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use syncdiff::files::check_apart;
+use syncdiff::files::{check_apart, place_of};
 use syncdiff::{Error, GenerateSettings, Outcome};
 
 use crate::cli::{CompositeArg, Length, SilenceArg};
@@ -64,18 +64,18 @@ pub(super) fn read(manifest: &Path, rest: &GenerateSettings) -> Outcome<Vec<Gene
     if clips.is_empty() {
         return Err(Error::usage(format!("--manifest {manifest:?} holds no clip"), "write one on each line"));
     }
-    apart(&clips)?;
+    apart(&clips, manifest)?;
     Ok(clips)
 }
 
-/// No output may be written twice, or be read by any of the clips.
-fn apart(clips: &[GenerateSettings]) -> Outcome<()> {
+/// No output may be written twice, or be read by any of the clips: they are made in any order.
+fn apart(clips: &[GenerateSettings], manifest: &Path) -> Outcome<()> {
     let inputs = clips.iter().flat_map(|clip| [Some(&clip.video), Some(&clip.audio), clip.mix.as_ref()]);
-    let inputs: Vec<&Path> = inputs.flatten().map(PathBuf::as_path).collect();
+    let inputs: Vec<&Path> = inputs.flatten().map(PathBuf::as_path).chain([manifest]).collect();
     let mut outputs = std::collections::BTreeSet::new();
     for output in clips.iter().flat_map(|clip| [Some(&clip.out), clip.report.as_ref()]).flatten() {
         check_apart(output, &inputs)?;
-        if !outputs.insert(std::path::absolute(output).unwrap_or_else(|_| output.clone())) {
+        if !outputs.insert(place_of(output)) {
             return Err(Error::usage(format!("two clips would write {output:?}"), "give each clip its own output"));
         }
     }
@@ -95,7 +95,9 @@ mod tests {
     fn clips(text: &str) -> Outcome<Vec<GenerateSettings>> {
         let folder = tempfile::tempdir().unwrap();
         let manifest = folder.path().join("clips.jsonl");
-        std::fs::write(&manifest, text).unwrap();
+        // `{}` stands for the folder's own name.
+        let name = folder.path().file_name().unwrap().to_string_lossy();
+        std::fs::write(&manifest, text.replace("{}", &name)).unwrap();
         let mut clips = read(&manifest, &rest())?;
         for clip in &mut clips {
             clip.video = clip.video.strip_prefix(folder.path()).unwrap().to_path_buf();
@@ -128,6 +130,10 @@ mod tests {
             (&good.replace("}", ", \"length\": \"long\"}"), "long"),
             (&format!("{good}\n{good}"), "two clips"),
             (&good.replace("}", ", \"report\": \"c.mp4\"}"), "two clips"),
+            (&format!("{good}\n{}", good.replace("c.mp4", "../{}/c.mp4")), "two clips"),
+            // What one clip makes another cannot take: use two manifests.
+            (&format!("{good}\n{}", good.replace("c.mp4", "e.mp4").replace("a.mp4", "c.mp4")), "same file"),
+            (&good.replace("}", ", \"report\": \"clips.jsonl\"}"), "same file"),
         ] {
             let error = clips(text).unwrap_err();
             assert!(error.to_string().contains(part) && error.exit_code() == 2, "{text}: {error}");

@@ -1,5 +1,6 @@
 //! The clips of a manifest, one after the other or several at once, with one engine.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,12 +14,14 @@ use syncdiff::{Engine, Error, GenerateSettings, ModelSettings, Outcome, generate
 
 use super::{check_memory, make, manifest, resolve_clip, summary};
 use crate::cli::GenerateArgs;
-use crate::terminal::{Display, ProgressKind, event, say, text_of};
+use crate::terminal::{Display, ProgressKind, event, in_clauses, say};
+
+const STAGE: &str = "generate";
 
 /// Makes all clips. One that fails does not keep the others from being made, unless that is wished.
 ///
 /// # Errors
-/// Those of the manifest and of the engine, [`Error::Cancelled`]; failures of clips are told and make the exit code.
+/// Those of the manifest and of the engine. What happens to clips is told, and makes the exit code.
 pub(super) fn run(model: &ModelSettings, path: &Path, args: &GenerateArgs, cancel: &Cancel) -> Outcome<u8> {
     let clips = manifest::read(path, &resolve_clip(args.clone()))?;
     let jobs = usize::from(args.jobs.unwrap_or(1)).min(clips.len());
@@ -40,14 +43,15 @@ pub(super) fn run(model: &ModelSettings, path: &Path, args: &GenerateArgs, cance
             }
             let mut display = Display::of_clip(args.progress, at + 1, jobs == 1);
             let mut watch = display.watch(cancel.clone());
-            let made = make(clip, |tools| generate(&engine, tools, clip, &mut watch));
+            // A defect that one clip brings to light ends that clip only.
+            let made =
+                catch_unwind(AssertUnwindSafe(|| make(clip, |tools| generate(&engine, tools, clip, &mut watch))));
             drop(watch);
             drop(display);
-            board.put(at, clip, made.map(Some));
+            board.put(at, clip, made.unwrap_or_else(|panic| Err(Error::of_panic(STAGE, &*panic))).map(Some));
         }
     };
     thread::scope(|scope| (0..jobs).for_each(|_| drop(scope.spawn(work))));
-    cancel.check()?;
     Ok(board.finish())
 }
 
@@ -65,6 +69,8 @@ struct Board {
 struct State {
     made: usize,
     skipped: usize,
+    /// Ended by the wish to stop.
+    stopped: usize,
     frames: usize,
     /// Number and exit code of the clips that failed.
     failed: Vec<(usize, u8)>,
@@ -88,7 +94,9 @@ impl Board {
 
     /// The next clip; none after the last, or when no further one is to begin.
     fn next(&self, cancel: &Cancel) -> Option<usize> {
-        if cancel.check().is_err() || (self.fail_fast && !self.state().failed.is_empty()) {
+        // What the model or the memory lacks, it lacks for every clip.
+        let in_vain = |(_, code): &(usize, u8)| self.fail_fast || matches!(code, 5 | 6);
+        if cancel.check().is_err() || self.state().failed.iter().any(in_vain) {
             return None;
         }
         Some(self.next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < self.count)
@@ -107,12 +115,14 @@ impl Board {
                 state.skipped += 1;
                 (json!({"status": "skipped"}), "is there already".to_owned())
             }
-            // Every clip that was begun ends so: it is told once, at the end.
-            Err(Error::Cancelled) => return,
+            Err(Error::Cancelled) => {
+                state.stopped += 1;
+                return;
+            }
             Err(error) => {
                 state.failed.push((at, error.exit_code()));
                 let message = error.to_string();
-                (json!({"status": "failed", "code": error.exit_code(), "message": message}), text_of(error))
+                (json!({"status": "failed", "code": error.exit_code(), "message": message}), message)
             }
         };
         let (mut value, text) = told;
@@ -123,8 +133,13 @@ impl Board {
             value["output"] = json!(clip.out);
             value["text"] = json!(line);
             event(&value);
-        } else if self.progress != ProgressKind::None || made.is_err() {
-            eprintln!("{line}");
+        } else {
+            if self.progress != ProgressKind::None || made.is_err() {
+                eprintln!("{}", if made.is_err() { in_clauses(&line) } else { line });
+            }
+            for warning in made.iter().flatten().flat_map(|report| &report.warnings) {
+                eprintln!("warning: {}: {warning}", clip.out.display());
+            }
         }
         if made.is_ok() {
             say(&clip.out.to_string_lossy());
@@ -135,20 +150,28 @@ impl Board {
     fn finish(&self) -> u8 {
         let state = self.state();
         let secs = self.start.elapsed().as_secs_f64();
-        let not_begun = self.count - state.made - state.skipped - state.failed.len();
-        let code = state.failed.iter().min().map_or(0, |(_, code)| *code);
+        let not_begun = self.count - state.made - state.skipped - state.stopped - state.failed.len();
+        let code = match state.failed.iter().min() {
+            Some((_, code)) => *code,
+            None if state.stopped + not_begun > 0 => Error::Cancelled.exit_code(),
+            None => 0,
+        };
         let mut parts = vec![format!("{} of {} clips made", state.made, self.count)];
-        for (count, what) in
-            [(state.skipped, "there already"), (state.failed.len(), "failed"), (not_begun, "not begun")]
-        {
+        for (count, what) in [
+            (state.skipped, "there already"),
+            (state.failed.len(), "failed"),
+            (state.stopped, "stopped on request"),
+            (not_begun, "not begun"),
+        ] {
             parts.extend((count > 0).then(|| format!("{count} {what}")));
         }
         let text = format!("{}; {} frames in {secs:.1} s", parts.join(", "), state.frames);
         if self.progress.is_json() {
             let ends = if code == 0 { "success" } else { "failure" };
             event(&json!({
-                "event": ends, "code": code, "made": state.made, "skipped": state.skipped, "failed": state.failed.len(),
-                "not_begun": not_begun, "frames": state.frames, "seconds": secs, "text": text,
+                "event": ends, "code": code, "message": text, "made": state.made, "skipped": state.skipped,
+                "failed": state.failed.len(), "stopped": state.stopped, "not_begun": not_begun, "frames": state.frames,
+                "seconds": secs, "text": text,
             }));
         } else if self.progress != ProgressKind::None {
             eprintln!("{text}");

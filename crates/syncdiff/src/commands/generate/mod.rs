@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use serde_json::json;
 use syncdiff::network::{Recipe, sampler_name};
 use syncdiff::progress::Cancel;
-use syncdiff::render::BATCH;
 use syncdiff::report::{Report, write_json};
 use syncdiff::settings::Settings;
+use syncdiff::wav2lip::Wav2Lip;
 use syncdiff::{Engine, Error, GenerateSettings, ModelSettings, Outcome, generate};
 use syncdiff_media::Tools;
 
@@ -33,9 +33,10 @@ pub(crate) fn run(mut args: GenerateArgs, cancel: &Cancel) -> Outcome<u8> {
 fn one(mut model: ModelSettings, args: GenerateArgs, cancel: &Cancel) -> Outcome<u8> {
     let (progress, print_config) = (args.progress, args.print_config);
     let clip = resolve_clip(args);
-    let engine = Engine::new(&model)?;
     if print_config {
-        if let Some(recipe) = engine.recipe() {
+        // Without a look at the device: these may be the settings of another machine.
+        if !Wav2Lip::is_meant(&model.weights) {
+            let recipe = Recipe::read(&model)?;
             model.sampler = Some(sampler_name(recipe.sampling().sampler.kind).to_owned());
             model.steps = Some(recipe.sampling().sampler.num_steps);
             model.guidance = Some(recipe.sampling().guidance);
@@ -47,6 +48,7 @@ fn one(mut model: ModelSettings, args: GenerateArgs, cancel: &Cancel) -> Outcome
         say(text.trim_end());
         return Ok(0);
     }
+    let engine = Engine::new(&model)?;
     check_memory(&engine)?;
     if progress.is_json() {
         let text = format!("syncdiff {}: {:?}", syncdiff::VERSION, clip.video);
@@ -83,7 +85,7 @@ fn make(clip: &GenerateSettings, generate: impl FnOnce(&Tools) -> Outcome<Report
 
 /// Compares what the model needs with what is free: an allocation that fails later would end the program without a word.
 pub(super) fn check_memory(engine: &Engine) -> Outcome<()> {
-    let Some(needed) = engine.recipe().map(Recipe::memory_bytes) else { return Ok(()) };
+    let Some(needed) = engine.memory_bytes() else { return Ok(()) };
     match system::memory_bytes() {
         Some((_, free)) if free < needed => {
             let path = engine.settings().weights.clone();
@@ -119,8 +121,7 @@ fn resolve_model(args: &GenerateArgs) -> Outcome<ModelSettings> {
         steps: args.steps.map(usize::from),
         guidance: args.guidance,
         feedback: args.feedback.map(Into::into),
-        // With guidance a mouth is two pictures.
-        batch: args.batch.map_or(BATCH.max(2 * usize::from(args.jobs.unwrap_or(1))), usize::from),
+        batch: usize::from(args.batch),
         seed: args.seed,
         ..ModelSettings::new(weights, face_models, args.device)
     })
