@@ -232,7 +232,8 @@ impl TimeTable {
         // Entries are whole or absent, so that a panic elsewhere leaves nothing wrong behind.
         let entries = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = entries().get(&timestep).cloned();
-        // Not made under the lock: a thread of the pool that waits for a part of it may begin with another clip, on top.
+        // Not made under the lock: a thread of the pool that waits for a part of it may begin with another clip, on top
+        // of this one.
         found.unwrap_or_else(|| {
             let made = prepare();
             entries().entry(timestep).or_insert(made).clone()

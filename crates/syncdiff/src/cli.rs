@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use syncdiff::device::DeviceChoice;
 use syncdiff::network::sampler_names;
-use syncdiff::render::BATCH;
-use syncdiff::settings::{Composite, Silence};
+
+use syncdiff::settings::{BATCH, Composite, Silence};
 use syncdiff_media::LengthPolicy;
 use syncdiff_model::Precision;
 use syncdiff_model::preset::PoseFeedback;

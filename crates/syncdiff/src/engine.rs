@@ -8,7 +8,7 @@ use syncdiff_model::generate::FrameSampler;
 
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Outcome};
-use crate::network::{Network, Recipe};
+use crate::network::{Drawing, Network, Recipe};
 use crate::settings::ModelSettings;
 use crate::together::Together;
 use crate::wav2lip::Wav2Lip;
@@ -22,13 +22,6 @@ pub struct Engine {
     faces: Once<FaceModels>,
     network: Once<Drawing>,
     seats: usize,
-}
-
-/// The model, and how frames of it are drawn.
-pub(crate) struct Drawing {
-    pub(crate) sampler: Arc<FrameSampler>,
-    /// Where frames of several clips meet; none where clips draw for themselves.
-    pub(crate) together: Option<Together>,
 }
 
 impl Engine {

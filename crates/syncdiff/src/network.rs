@@ -2,23 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use burn::tensor::Device;
 use syncdiff_face::KeepMaskKind;
 use syncdiff_media::Frame;
 use syncdiff_model::diffusion::{Sampler, SamplerKind, Spacing};
-use syncdiff_model::generate::{Drawn, Phase as ModelPhase, Sampling, Seen};
+use syncdiff_model::generate::{Drawn, Sampling, Seen};
 use syncdiff_model::weights::{FolderManifest, Storage};
 use syncdiff_model::{FrameGenerator, FrameSampler, LipSync, LipSyncConfig, Precision, Speaker, SpeechTokens};
 
-use crate::clock::{Clock, Phase};
-use crate::engine::Drawing;
+use crate::clock::Clock;
 use crate::error::{Error, Outcome};
 use crate::mouth::{MouthModel, MouthSequence};
 use crate::report::ModelReport;
 use crate::settings::ModelSettings;
-use crate::together::{Seat, Together, draw};
+use crate::together::{Seat, Together, draw, laps};
 
 const STAGE: &str = "weights";
 /// What decoding, drawing and encoding of a clip take beside the weights.
@@ -166,6 +164,13 @@ fn choose_guidance(own: f32, chosen: Option<f32>) -> Outcome<f32> {
     }
 }
 
+/// The model, and how frames of it are drawn.
+pub(crate) struct Drawing {
+    pub(crate) sampler: Arc<FrameSampler>,
+    /// Where frames of several clips meet; none where clips draw for themselves.
+    pub(crate) together: Option<Together>,
+}
+
 /// A loaded model that has listened to a speech.
 pub struct Network {
     recipe: Recipe,
@@ -206,20 +211,6 @@ impl Network {
             guidance: *guidance,
             feedback: *feedback,
         }
-    }
-}
-
-/// Puts the time since the last call, at first since now, into the phase that the model says is done.
-pub(crate) fn laps(clock: &mut Clock) -> impl FnMut(ModelPhase) {
-    let mut since = Instant::now();
-    move |done| {
-        let phase = match done {
-            ModelPhase::Condition => Phase::Condition,
-            ModelPhase::Denoise => Phase::Denoise,
-            ModelPhase::Encode | ModelPhase::FeedBack => Phase::Autoencoder,
-        };
-        clock.add(phase, since.elapsed());
-        since = Instant::now();
     }
 }
 

@@ -8,7 +8,9 @@ use syncdiff_model::Precision;
 use syncdiff_model::preset::PoseFeedback;
 
 use crate::device::DeviceChoice;
-use crate::render::BATCH;
+
+/// Most pictures of a clip that a network takes at once, unless something else is asked for.
+pub const BATCH: usize = 4;
 
 /// How the generated mouth gets into the frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -10,12 +10,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::thread;
 use std::time::{Duration, Instant};
 
-use syncdiff_model::generate::{DrawnFrame, FrameSampler, FrameTask};
+use syncdiff_model::generate::{DrawnFrame, FrameSampler, FrameTask, Phase as ModelPhase};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
 use crate::memory::guarded;
-use crate::network::laps;
 
 const STAGE: &str = "render";
 
@@ -99,6 +98,20 @@ pub(crate) fn draw(sampler: &FrameSampler, tasks: &[FrameTask], clock: &mut Cloc
     fitting(|| (sampler.images_at_once(tasks.len()), draw()), |tried| sampler.halve(tried))
 }
 
+/// Puts the time since the last call, at first since now, into the phase that the model says is done.
+pub(crate) fn laps(clock: &mut Clock) -> impl FnMut(ModelPhase) {
+    let mut since = Instant::now();
+    move |done| {
+        let phase = match done {
+            ModelPhase::Condition => Phase::Condition,
+            ModelPhase::Denoise => Phase::Denoise,
+            ModelPhase::Encode | ModelPhase::FeedBack => Phase::Autoencoder,
+        };
+        clock.add(phase, since.elapsed());
+        since = Instant::now();
+    }
+}
+
 /// Works with less and less at once until it fits into memory, or cannot be halved; `work` says how much it tried.
 fn fitting<T>(mut work: impl FnMut() -> (usize, Outcome<T>), halve: impl Fn(usize) -> bool) -> Outcome<T> {
     loop {
@@ -179,7 +192,7 @@ mod tests {
             let batches = scope.spawn(move || {
                 let mut batches = Vec::new();
                 let work = |tasks: &[u32], clock: &mut Clock| {
-                    clock.add(crate::clock::Phase::Denoise, Duration::from_secs(tasks.len() as u64));
+                    clock.add(Phase::Denoise, Duration::from_secs(tasks.len() as u64));
                     batches.push(tasks.to_vec());
                     // Long enough for the others to ask meanwhile.
                     thread::sleep(Duration::from_millis(200));
@@ -208,7 +221,7 @@ mod tests {
                 for (clip, answer) in (1..).zip(asked) {
                     let (result, clock) = answer.recv().unwrap().unwrap();
                     assert_eq!(result, 2 * (10 * round + clip));
-                    assert_eq!(clock.secs(crate::clock::Phase::Denoise), 1.0, "its share of three seconds");
+                    assert_eq!(clock.secs(Phase::Denoise), 1.0, "its share of three seconds");
                 }
             }
         });

@@ -8,8 +8,8 @@ use syncdiff::cast::{Cast, Faces};
 use syncdiff::clock::Clock;
 use syncdiff::mouth::{MouthModel, MouthSequence};
 use syncdiff::progress::{Cancel, Watch};
-use syncdiff::render::{BATCH, Counts, Scene, render};
-use syncdiff::settings::Composite;
+use syncdiff::render::{Counts, Scene, render};
+use syncdiff::settings::{BATCH, Composite};
 use syncdiff::{Error, Outcome};
 use syncdiff_face::{
     FaceBox, FaceChoice, FacesInFrame, KeepMask, KeepMaskKind, Mesh, NUM_LANDMARKS, PasteMask, RIGID_POINTS,

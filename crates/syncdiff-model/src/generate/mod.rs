@@ -9,13 +9,15 @@
 //! # Source
 //! SyncDiff, section 3.3; METHOD section 13.
 
+mod frame;
 mod pixels;
 mod sampler;
 mod speaker;
 
+pub use frame::{Drawn, DrawnFrame, FrameTask, Seen};
 pub use pixels::{rgb_to_tensor, tensor_to_rgb};
-pub use sampler::{DrawnFrame, FrameSampler, FrameTask};
-pub use speaker::{Drawn, FrameGenerator, Seen, Speaker};
+pub use sampler::FrameSampler;
+pub use speaker::{FrameGenerator, Speaker};
 
 use crate::diffusion::Sampler;
 use crate::preset::{LipSyncConfig, PoseFeedback};

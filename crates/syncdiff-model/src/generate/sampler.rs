@@ -1,17 +1,16 @@
 //! A model and a way of sampling: frames of any clips, several at once.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::Tensor;
 
-use super::speaker::{Drawn, Seen, Speaker};
+use super::frame::{Drawn, DrawnFrame, FrameTask};
 use super::{Lap, Phase, Sampling, settle};
 use crate::denoiser::{BoundContext, Guidance, TimeTable, VisualPriors};
 use crate::diffusion::{NoisePolicy, start_noise};
 use crate::error::ModelResult;
-use crate::lipsync::{LipSync, SpeechTokens};
+use crate::lipsync::LipSync;
 use crate::preset::{PoseFeedback, check_guidance};
 
 /// A model that knows how to sample: all that is the same for every clip.
@@ -26,22 +25,6 @@ pub struct FrameSampler {
     most: AtomicUsize,
     /// So many frames at once were sampled to the end.
     settled: AtomicUsize,
-}
-
-/// What it takes to draw a frame; of [`FrameGenerator::ask`](super::FrameGenerator::ask).
-#[derive(Clone, Debug)]
-pub struct FrameTask {
-    pub(super) seen: Seen,
-    pub(super) identity: Tensor<4>,
-    /// The latest first.
-    pub(super) previous: VecDeque<Tensor<4>>,
-}
-
-/// A drawn frame, and what it hands to the next of its clip.
-#[derive(Clone, Debug)]
-pub struct DrawnFrame {
-    pub(super) drawn: Drawn,
-    pub(super) pose: Tensor<4>,
 }
 
 impl FrameSampler {
@@ -72,12 +55,7 @@ impl FrameSampler {
         &self.model
     }
 
-    /// Gives it a speech.
-    pub fn speaker(self: &Arc<Self>, speech: SpeechTokens) -> Speaker {
-        Speaker::new(Arc::clone(self), speech)
-    }
-
-    /// The context of a frame with what guidance compares it with.
+    /// What guidance compares the answers with.
     pub(super) fn guidance(&self) -> Option<&Guidance> {
         self.guidance.as_ref()
     }

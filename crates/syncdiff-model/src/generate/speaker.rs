@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::Tensor;
 
+use super::frame::{Drawn, DrawnFrame, Form, FrameTask, Seen};
 use super::pixels::{rgb_to_tensor, tensor_to_rgb};
-use super::sampler::{DrawnFrame, FrameSampler, FrameTask};
+use super::sampler::FrameSampler;
 use super::{Lap, Phase, Sampling, settle};
 use crate::denoiser::BoundContext;
 use crate::error::{ModelError, ModelResult};
@@ -19,34 +20,6 @@ pub struct Speaker {
     speech: SpeechTokens,
     /// So many crops at once were encoded to the end.
     encoded: AtomicUsize,
-}
-
-/// A masked crop and its moment of the speech, encoded.
-#[derive(Clone, Debug)]
-pub struct Seen {
-    pub(super) masked: Tensor<4>,
-    pub(super) context: BoundContext,
-    pub(super) model_frame: usize,
-}
-
-/// A drawn frame on its way to a picture.
-#[derive(Clone, Debug)]
-pub struct Drawn(Form);
-
-#[derive(Clone, Debug)]
-enum Form {
-    Latent(Tensor<4>),
-    Picture(Tensor<4>),
-}
-
-impl Drawn {
-    pub(super) fn of_latent(latent: Tensor<4>) -> Self {
-        Self(Form::Latent(latent))
-    }
-
-    pub(super) fn of_picture(picture: Tensor<4>) -> Self {
-        Self(Form::Picture(picture))
-    }
 }
 
 /// Generates the crops of one face in one clip.
@@ -76,11 +49,14 @@ impl LipSync {
     }
 }
 
-impl Speaker {
-    pub(super) fn new(sampler: Arc<FrameSampler>, speech: SpeechTokens) -> Self {
-        Self { sampler, speech, encoded: AtomicUsize::new(0) }
+impl FrameSampler {
+    /// Gives it a speech.
+    pub fn speaker(self: &Arc<Self>, speech: SpeechTokens) -> Speaker {
+        Speaker { sampler: Arc::clone(self), speech, encoded: AtomicUsize::new(0) }
     }
+}
 
+impl Speaker {
     /// What draws its frames, alone or with those of others.
     pub fn sampler(&self) -> &FrameSampler {
         &self.sampler

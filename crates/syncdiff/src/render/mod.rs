@@ -34,8 +34,6 @@ pub const FADE_FRAMES: usize = 3;
 pub const FEATHER: f64 = 0.06;
 /// Items that may wait in each queue.
 const QUEUED: usize = 2;
-/// Most crops that the model looks at together, unless something else is asked for.
-pub const BATCH: usize = 4;
 
 /// What is drawn, and where it goes.
 pub struct Scene<'a, M> {
