@@ -195,7 +195,7 @@ impl LipSyncConfig {
                 attended_dim: None,
             },
             sampler: Sampler { kind: SamplerKind::Ddim, num_steps: 4, spacing: Spacing::Trailing, eta: 0.0 },
-            guidance: 2.0,
+            guidance: 1.5,
         }
     }
 
