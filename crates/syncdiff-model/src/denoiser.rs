@@ -207,11 +207,11 @@ impl BoundContext {
     /// If there are none, or if they were not made alike.
     pub fn stack(images: &[&Self]) -> Self {
         let [first, ..] = images else { panic!("no contexts to stack") };
-        let of = |image: usize| images.iter().map(|context| context.prepared.of_image(image)).collect::<Vec<_>>();
-        let prepared = PreparedContext::stack(&of(0));
+        let with: Vec<PreparedContext> = images.iter().map(|context| context.prepared.of_image(0)).collect();
+        let with = PreparedContext::stack(&with);
         let prepared = match first.weight {
-            Some(_) => prepared.join(&first.prepared.of_image(1)),
-            None => prepared,
+            Some(_) => with.join(&first.prepared.of_image(1)),
+            None => with,
         };
         BoundContext { prepared, ..**first }
     }

@@ -8,7 +8,7 @@ use syncdiff_model::generate::FrameSampler;
 
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Outcome};
-use crate::network::{Drawing, Network, Recipe};
+use crate::network::{Drawing, Recipe};
 use crate::settings::ModelSettings;
 use crate::together::Together;
 use crate::wav2lip::Wav2Lip;
@@ -86,7 +86,7 @@ impl Engine {
     /// The model, and where clips draw together.
     pub(crate) fn drawing(&self, recipe: &Recipe) -> Outcome<Arc<Drawing>> {
         self.network.get(|| {
-            let sampler = Arc::new(Network::load(recipe, &self.device)?);
+            let sampler = Arc::new(recipe.load(&self.device)?);
             sampler.at_most(self.settings.batch * self.seats);
             let together = (self.seats > 1).then(|| Together::new(Arc::clone(&sampler))).transpose()?;
             Ok(Drawing { sampler, together })

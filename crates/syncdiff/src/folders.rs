@@ -56,6 +56,14 @@ pub(crate) fn find_preset(preset: &str) -> Option<PathBuf> {
     preset_places(preset).into_iter().find(|place| place.join("weights.toml").is_file())
 }
 
+/// The weights that were named, else those of the preset.
+///
+/// # Errors
+/// As [`require_preset`].
+pub(crate) fn weights(named: Option<&Path>, preset: &str) -> Outcome<PathBuf> {
+    named.map_or_else(|| require_preset(preset), |weights| Ok(weights.to_path_buf()))
+}
+
 /// The weights folder of a preset.
 ///
 /// # Errors

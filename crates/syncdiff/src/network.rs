@@ -80,6 +80,15 @@ impl Recipe {
         self.manifest.files.iter().map(|file| &file.sha256[..])
     }
 
+    /// Reads the weights.
+    ///
+    /// # Errors
+    /// Those of the weights folder.
+    pub fn load(&self, device: &Device) -> Outcome<FrameSampler> {
+        let model = LipSync::load(&self.folder, device)?.in_precision(self.precision)?;
+        Ok(FrameSampler::new(Arc::new(model), &self.sampling)?)
+    }
+
     /// How frames will be drawn.
     pub fn sampling(&self) -> &Sampling {
         &self.sampling
@@ -179,15 +188,6 @@ pub struct Network {
 }
 
 impl Network {
-    /// Reads the weights.
-    ///
-    /// # Errors
-    /// Those of the weights folder.
-    pub fn load(recipe: &Recipe, device: &Device) -> Outcome<FrameSampler> {
-        let model = LipSync::load(&recipe.folder, device)?.in_precision(recipe.precision)?;
-        Ok(FrameSampler::new(Arc::new(model), &recipe.sampling)?)
-    }
-
     /// Takes the whole speech, encoded once for all frames of an output.
     pub(crate) fn listen(recipe: Recipe, drawing: Arc<Drawing>, speech: SpeechTokens) -> Self {
         let speaker = drawing.sampler.speaker(speech);

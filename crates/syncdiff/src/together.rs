@@ -1,12 +1,14 @@
 //! Clips that are made at once draw their mouths as one batch: what a GPU wants, which one mouth does not fill.
 //!
-//! One thread draws for all. It waits for a frame of every clip that is drawing, but no longer than a batch takes, and half
-//! as long each time that it waited in vain: a clip that decodes a stretch without a face does not hold up the others.
+//! One thread draws for all. Before it begins a batch it waits for the clips that will ask again soon (`rota.rs`), no
+//! longer than a batch takes: a clip that decodes a stretch without a face does not hold up the others.
+
+mod rota;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,28 +17,30 @@ use syncdiff_model::generate::{DrawnFrame, FrameSampler, FrameTask, Phase as Mod
 use crate::clock::{Clock, Phase};
 use crate::error::{Error, Outcome};
 use crate::memory::guarded;
+use rota::Rota;
 
 const STAGE: &str = "render";
 
 /// Draws for several clips.
 pub(crate) struct Together {
-    asking: Sender<AskedFrame>,
-    seats: Arc<AtomicUsize>,
+    asking: Sender<FrameMessage>,
+    seats: AtomicUsize,
 }
 
 /// A clip's place among those that draw together; left when dropped.
 pub(crate) struct Seat {
-    asking: Sender<AskedFrame>,
-    seats: Arc<AtomicUsize>,
+    asking: Sender<FrameMessage>,
+    number: usize,
 }
 
-/// A frame to draw.
-type AskedFrame = Asked<FrameTask, DrawnFrame>;
+type FrameMessage = Message<FrameTask, DrawnFrame>;
 
-/// A task, and where its result is to go with the time that it took.
-struct Asked<T, R> {
-    task: T,
-    answer: Answer<R>,
+/// What a seat tells the thread that draws.
+enum Message<T, R> {
+    /// A task of this time, and where its result is to go with the time that it took.
+    Ask { seat: usize, at: Instant, task: T, answer: Answer<R> },
+    /// This seat will not ask again.
+    Leave { seat: usize },
 }
 
 type Answer<R> = SyncSender<Outcome<(R, Clock)>>;
@@ -48,23 +52,20 @@ impl Together {
     /// A system without another thread.
     pub(crate) fn new(sampler: Arc<FrameSampler>) -> Outcome<Self> {
         let (asking, asked) = channel();
-        let seats = Arc::new(AtomicUsize::new(0));
-        let taken = Arc::clone(&seats);
         // A member of the pool of all cores for one batch after the other: it must not keep a place there while it
         // waits.
         let draw = move |tasks: &[FrameTask], clock: &mut Clock| rayon::scope(|_| draw(&sampler, tasks, clock));
-        let serve = move || serve(draw, &asked, &taken);
+        let serve = move || serve(draw, &asked, Duration::ZERO);
         thread::Builder::new().name("draw".into()).spawn(serve).map_err(|error| Error::Internal {
             stage: STAGE,
             detail: format!("a thread cannot be started: {error}"),
         })?;
-        Ok(Together { asking, seats })
+        Ok(Together { asking, seats: AtomicUsize::new(0) })
     }
 
     /// Takes a place.
     pub(crate) fn seat(&self) -> Seat {
-        self.seats.fetch_add(1, Ordering::SeqCst);
-        Seat { asking: self.asking.clone(), seats: Arc::clone(&self.seats) }
+        Seat { asking: self.asking.clone(), number: self.seats.fetch_add(1, Ordering::Relaxed) }
     }
 }
 
@@ -76,7 +77,7 @@ impl Seat {
     pub(crate) fn draw(&self, task: FrameTask, clock: &mut Clock) -> Outcome<DrawnFrame> {
         let gone = || Error::Internal { stage: STAGE, detail: "the thread that draws has ended".into() };
         let (answer, answered) = sync_channel(1);
-        self.asking.send(Asked { task, answer }).map_err(|_| gone())?;
+        self.asking.send(Message::Ask { seat: self.number, at: Instant::now(), task, answer }).map_err(|_| gone())?;
         let (drawn, spent) = answered.recv().map_err(|_| gone())??;
         clock.merge(&spent);
         Ok(drawn)
@@ -85,7 +86,8 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.seats.fetch_sub(1, Ordering::SeqCst);
+        // Where the thread that draws has ended, nobody waits for this seat.
+        let _ = self.asking.send(Message::Leave { seat: self.number });
     }
 }
 
@@ -122,32 +124,46 @@ fn fitting<T>(mut work: impl FnMut() -> (usize, Outcome<T>), halve: impl Fn(usiz
     }
 }
 
-/// Does what is asked for until nobody can ask any more.
+/// Does what is asked for until nobody can ask any more. A batch waits for those who are expected as long as the last one
+/// took, `least` at least.
 fn serve<T, R>(
     mut work: impl FnMut(&[T], &mut Clock) -> Outcome<Vec<R>>,
-    asked: &Receiver<Asked<T, R>>,
-    seats: &AtomicUsize,
+    asked: &Receiver<Message<T, R>>,
+    least: Duration,
 ) {
-    let mut patience = Duration::ZERO;
+    let mut rota = Rota::new(least);
     while let Ok(first) = asked.recv() {
-        let start = Instant::now();
-        let (mut tasks, mut answers) = (vec![first.task], vec![first.answer]);
-        let mut in_vain = false;
-        while tasks.len() < seats.load(Ordering::SeqCst) && !in_vain {
-            match asked.recv_timeout(patience.saturating_sub(start.elapsed())) {
-                Ok(Asked { task, answer }) => {
+        let (mut tasks, mut answers) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Ask { seat, at, task, answer } => {
+                    rota.asked(seat, at);
                     tasks.push(task);
                     answers.push(answer);
                 }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => in_vain = true,
+                Message::Leave { seat } => rota.left(seat),
             }
+            next = awaited(asked, &rota);
+        }
+        if tasks.is_empty() {
+            continue;
         }
         let (start, mut clock) = (Instant::now(), Clock::default());
         // A defect ends the clips of this batch with its own words, not those that come.
         let done = catch_unwind(AssertUnwindSafe(|| work(&tasks, &mut clock)))
             .unwrap_or_else(|panic| Err(Error::of_panic(STAGE, &*panic)));
-        patience = if in_vain { patience / 2 } else { start.elapsed() };
+        rota.answered(start, Instant::now());
         answer(done, &answers, &clock);
+    }
+}
+
+/// What has been said already, else what is said while somebody is expected.
+fn awaited<M>(asked: &Receiver<M>, rota: &Rota) -> Option<M> {
+    match asked.try_recv() {
+        Ok(message) => Some(message),
+        Err(TryRecvError::Disconnected) => None,
+        Err(TryRecvError::Empty) => asked.recv_timeout(rota.wait(Instant::now())?).ok(),
     }
 }
 
@@ -173,35 +189,50 @@ fn again(error: &Error) -> Error {
 mod tests {
     use super::*;
 
-    type Ask = Sender<Asked<u32, u32>>;
+    /// Longer than any test: whether clips meet must not hang on how fast they are here.
+    const FOR_EVER: Duration = Duration::from_hours(1);
 
-    fn ask(asking: &Ask, task: u32) -> Receiver<Outcome<(u32, Clock)>> {
-        let (answer, answered) = sync_channel(1);
-        asking.send(Asked { task, answer }).unwrap();
-        answered
+    /// Those who ask, `task` of seat `task % 10`.
+    struct Asking(Sender<Message<u32, u32>>);
+
+    impl Asking {
+        fn ask(&self, task: u32) -> Receiver<Outcome<(u32, Clock)>> {
+            let (answer, answered) = sync_channel(1);
+            self.0.send(Message::Ask { seat: (task % 10) as usize, at: Instant::now(), task, answer }).unwrap();
+            answered
+        }
+
+        fn leave(&self, seat: usize) {
+            self.0.send(Message::Leave { seat }).unwrap();
+        }
     }
 
-    /// Serves while `clips` asks; the batches.
-    fn served(
-        seats: usize,
+    fn result(answer: Receiver<Outcome<(u32, Clock)>>) -> Outcome<u32> {
+        answer.recv().unwrap().map(|(result, _)| result)
+    }
+
+    /// Serves what is `first` asked, all of it before the service opens, then what `clips` ask; the batches.
+    fn served<F>(
+        least: Duration,
         work: impl Fn(&[u32]) -> Outcome<Vec<u32>> + Send,
-        clips: impl FnOnce(&Ask, &AtomicUsize),
+        first: impl FnOnce(&Asking) -> F,
+        clips: impl FnOnce(&Asking, F),
     ) -> Vec<Vec<u32>> {
-        let ((asking, asked), seats) = (channel(), &AtomicUsize::new(seats));
+        let (asking, asked) = channel();
+        let asking = Asking(asking);
+        let first = first(&asking);
         thread::scope(|scope| {
             let batches = scope.spawn(move || {
                 let mut batches = Vec::new();
                 let work = |tasks: &[u32], clock: &mut Clock| {
                     clock.add(Phase::Denoise, Duration::from_secs(tasks.len() as u64));
                     batches.push(tasks.to_vec());
-                    // Long enough for the others to ask meanwhile.
-                    thread::sleep(Duration::from_millis(200));
                     work(tasks)
                 };
-                serve(work, &asked, seats);
+                serve(work, &asked, least);
                 batches
             });
-            clips(&asking, seats);
+            clips(&asking, first);
             drop(asking);
             batches.join().unwrap()
         })
@@ -212,62 +243,109 @@ mod tests {
     }
 
     #[test]
-    fn all_that_are_drawing_meet_in_one_batch() {
-        let batches = served(3, double, |asking, _| {
-            let first = ask(asking, 0);
-            first.recv().unwrap().unwrap();
-            for round in 1..3 {
-                let asked = [1, 2, 3].map(|clip| ask(asking, 10 * round + clip));
-                for (clip, answer) in (1..).zip(asked) {
-                    let (result, clock) = answer.recv().unwrap().unwrap();
-                    assert_eq!(result, 2 * (10 * round + clip));
-                    assert_eq!(clock.secs(Phase::Denoise), 1.0, "its share of three seconds");
+    fn clips_that_come_back_meet_in_one_batch() {
+        let three = |asking: &Asking, round: u32| [1, 2, 3].map(|clip| asking.ask(10 * round + clip));
+        let batches = served(
+            FOR_EVER,
+            double,
+            |asking| three(asking, 1),
+            |asking, mut asked| {
+                for round in 1..4 {
+                    for (clip, answer) in (1..).zip(asked) {
+                        let (result, clock) = answer.recv().unwrap().unwrap();
+                        assert_eq!(result, 2 * (10 * round + clip));
+                        assert_eq!(clock.secs(Phase::Denoise), 1.0, "its share of three seconds");
+                    }
+                    asked = three(asking, round + 1);
                 }
-            }
-        });
-        assert_eq!(batches, [vec![0], vec![11, 12, 13], vec![21, 22, 23]]);
+            },
+        );
+        assert_eq!(batches, [vec![11, 12, 13], vec![21, 22, 23], vec![31, 32, 33], vec![41, 42, 43]]);
     }
 
     #[test]
-    fn nobody_waits_for_long_or_for_those_who_have_left() {
-        let batches = served(2, double, |asking, seats| {
-            ask(asking, 1).recv().unwrap().unwrap();
-            // The other one does not come.
-            let start = Instant::now();
-            assert_eq!(ask(asking, 2).recv().unwrap().unwrap().0, 4);
-            assert!(start.elapsed() < Duration::from_secs(5));
-            seats.store(1, Ordering::SeqCst);
-            assert_eq!(ask(asking, 3).recv().unwrap().unwrap().0, 6);
-        });
-        assert_eq!(batches, [[1], [2], [3]]);
+    fn clips_that_began_apart_meet_afterwards() {
+        let batches = served(
+            FOR_EVER,
+            double,
+            |asking| asking.ask(11),
+            |asking, first| {
+                result(first).unwrap();
+                // The second is new: it is the first that is waited for.
+                let new = asking.ask(12);
+                let again = asking.ask(21);
+                assert_eq!([new, again].map(|answer| result(answer).unwrap()), [24, 42]);
+            },
+        );
+        assert_eq!(batches, [vec![11], vec![12, 21]]);
+    }
+
+    #[test]
+    fn a_batch_begins_without_those_who_do_not_come() {
+        let batches = served(
+            Duration::from_millis(1),
+            double,
+            |asking| [asking.ask(11), asking.ask(12)],
+            |asking, both| {
+                assert_eq!(both.map(|answer| result(answer).unwrap()), [22, 24]);
+                assert_eq!(result(asking.ask(21)).unwrap(), 42);
+            },
+        );
+        assert_eq!(batches, [vec![11, 12], vec![21]]);
+    }
+
+    #[test]
+    fn nobody_waits_for_those_who_have_left() {
+        let batches = served(
+            FOR_EVER,
+            double,
+            |asking| [asking.ask(11), asking.ask(12), asking.ask(13)],
+            |asking, all| {
+                assert_eq!(all.map(|answer| result(answer).unwrap()), [22, 24, 26]);
+                asking.leave(2);
+                let third = asking.ask(21);
+                asking.leave(3);
+                assert_eq!(result(third).unwrap(), 42);
+            },
+        );
+        assert_eq!(batches, [vec![11, 12, 13], vec![21]]);
     }
 
     #[test]
     fn an_error_reaches_every_clip_of_its_batch_and_the_next_batch_runs() {
         let work = |tasks: &[u32]| match tasks {
-            [7, ..] => Err(Error::OutOfMemory { detail: "out of memory".into() }),
+            [17, ..] => Err(Error::OutOfMemory { detail: "out of memory".into() }),
             tasks => double(tasks),
         };
-        served(2, work, |asking, _| {
-            ask(asking, 0).recv().unwrap().unwrap();
-            for answer in [ask(asking, 7), ask(asking, 8)] {
-                assert!(matches!(answer.recv().unwrap(), Err(Error::OutOfMemory { .. })));
-            }
-            assert_eq!(ask(asking, 9).recv().unwrap().unwrap().0, 18);
-        });
+        let batches = served(
+            FOR_EVER,
+            work,
+            |asking| [asking.ask(17), asking.ask(18)],
+            |asking, both| {
+                assert!(both.map(result).iter().all(|done| matches!(done, Err(Error::OutOfMemory { .. }))));
+                let next = [asking.ask(27), asking.ask(28)];
+                assert_eq!(next.map(|answer| result(answer).unwrap()), [54, 56]);
+            },
+        );
+        assert_eq!(batches, [[17, 18], [27, 28]]);
     }
 
     #[test]
     fn a_defect_ends_the_clips_of_its_batch_with_its_own_words() {
         let work = |tasks: &[u32]| match tasks {
-            [7, ..] => panic!("a defect"),
+            [17, ..] => panic!("a defect"),
             tasks => double(tasks),
         };
-        served(1, work, |asking, _| {
-            let error = ask(asking, 7).recv().unwrap().unwrap_err();
-            assert!(matches!(&error, Error::Internal { .. }) && error.to_string().contains("a defect"), "{error}");
-            assert_eq!(ask(asking, 9).recv().unwrap().unwrap().0, 18);
-        });
+        served(
+            FOR_EVER,
+            work,
+            |asking| asking.ask(17),
+            |asking, first| {
+                let error = result(first).unwrap_err();
+                assert!(matches!(&error, Error::Internal { .. }) && error.to_string().contains("a defect"), "{error}");
+                assert_eq!(result(asking.ask(27)).unwrap(), 54);
+            },
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::diffusion::{NoisePolicy, start_noise};
 use crate::error::ModelResult;
 use crate::lipsync::LipSync;
 use crate::preset::{PoseFeedback, check_guidance};
+use crate::unet::repeated;
 
 /// A model that knows how to sample: all that is the same for every clip.
 pub struct FrameSampler {
@@ -110,8 +111,7 @@ impl FrameSampler {
         let denoiser = model.denoiser.bind_prepared(&priors, context.apart(apart), times, config.prediction);
         let frames = tasks.iter().map(|task| task.seen.model_frame);
         let noise = match &self.noise {
-            Some(noise) if batch == 1 => noise.clone(),
-            Some(noise) => noise.clone().repeat_dim(0, batch),
+            Some(noise) => repeated(noise.clone(), batch),
             None => first_noise(model, sampling.seed, &frames.clone().map(|frame| frame as u64).collect::<Vec<_>>()),
         };
         lap(Phase::Condition);

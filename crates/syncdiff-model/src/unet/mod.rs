@@ -20,7 +20,8 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use syncdiff_kernels::silu;
-use transformer::{CrossContext, repeated};
+use transformer::CrossContext;
+pub(crate) use transformer::repeated;
 
 /// A context after the projections of every cross-attention, from [`UNet::prepare_context`]: what is constant over the
 /// steps of a sampler. With one token these are the results of the attentions themselves.

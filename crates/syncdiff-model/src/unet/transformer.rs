@@ -98,7 +98,7 @@ impl CrossContext {
 }
 
 /// The whole batch so many times over that it has `batch` elements.
-pub(super) fn repeated<const D: usize>(x: Tensor<D>, batch: usize) -> Tensor<D> {
+pub(crate) fn repeated<const D: usize>(x: Tensor<D>, batch: usize) -> Tensor<D> {
     match batch / x.dims()[0] {
         1 => x,
         times => x.repeat_dim(0, times),

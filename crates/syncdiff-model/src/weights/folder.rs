@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -397,11 +396,12 @@ fn checksum(file: &mut File) -> std::io::Result<(u64, String)> {
         hash.update(&buffer[..len]);
         size += len as u64;
     }
-    let mut digest = String::with_capacity(64);
-    for byte in hash.finalize() {
-        let _ = write!(digest, "{byte:02x}");
-    }
-    Ok((size, digest))
+    Ok((size, hex(&hash.finalize())))
+}
+
+/// A digest in lower-case hexadecimal.
+pub(super) fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Opens one file of a folder and compares it with its entry; the handle is returned so that what was verified is

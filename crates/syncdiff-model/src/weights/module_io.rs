@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use syncdiff_kernels::transposed;
 
 use crate::error::{ModelError, ModelResult};
+use crate::weights::folder::hex;
 use crate::weights::remap::Remap;
 use crate::weights::tensor_map::{StoredTensor, TensorMap};
 
@@ -75,7 +76,7 @@ pub fn sha256_of_module<M: Module>(module: &M) -> ModelResult<String> {
         hash.update(format!("{name} {:?}\n", tensor.shape()));
         tensor.to_f32()?.iter().for_each(|value| hash.update(value.to_le_bytes()));
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash.finalize()))
 }
 
 /// Compares what modules need with what a file holds; one error for all differences.

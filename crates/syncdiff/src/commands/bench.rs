@@ -233,10 +233,7 @@ fn announce(progress: ProgressKind, number: usize, runs: usize) {
 
 /// The model and the job. Whatever `generate` would take from the environment to save work is off.
 fn resolve(args: BenchArgs, folder: &TempDir) -> Outcome<(ModelSettings, GenerateSettings)> {
-    let weights = match args.weights {
-        Some(weights) => weights,
-        None => folders::require_preset(&args.preset)?,
-    };
+    let weights = folders::weights(args.weights.as_deref(), &args.preset)?;
     let built_in = |at: usize| folder.path().join(BUILT_IN[at].0);
     let model = ModelSettings {
         precision: args.precision,

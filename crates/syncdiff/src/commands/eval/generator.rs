@@ -72,17 +72,6 @@ pub(crate) fn choose(manifest: &Path, split: &str, per_speaker: usize) -> Outcom
     Ok(chosen)
 }
 
-/// The weights folder that is scored.
-///
-/// # Errors
-/// No weights of the preset.
-pub(super) fn weights(args: &EvalArgs) -> Outcome<PathBuf> {
-    match &args.weights {
-        Some(folder) => Ok(folder.clone()),
-        None => folders::require_preset(&args.preset),
-    }
-}
-
 /// What a generated clip depends on besides its inputs.
 pub(super) fn identity(args: &EvalArgs, weights: &Path) -> String {
     let manifest = std::fs::read_to_string(weights.join("weights.toml")).unwrap_or_default();

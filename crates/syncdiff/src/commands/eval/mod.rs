@@ -37,6 +37,7 @@ pub(crate) use report::csv_cell;
 use report::{Fid, Report};
 use worker::Worker;
 
+use crate::folders;
 use crate::terminal::say;
 
 /// Some clip could not be scored.
@@ -52,7 +53,8 @@ pub(crate) fn run(args: &EvalArgs, cancel: &Cancel) -> Outcome<u8> {
     }
     // What is wrong with judge and features shows before the work, not after it.
     let fid = wanted.groups.contains(&Group::Fid).then(|| Fid::of(args.features.as_deref())).transpose()?;
-    let weights = args.manifest.as_ref().map(|_| generator::weights(args)).transpose()?;
+    let weights =
+        args.manifest.as_ref().map(|_| folders::weights(args.weights.as_deref(), &args.preset)).transpose()?;
     let (jobs, others) = match (&args.manifest, &args.pairs, &args.generated, &args.reference) {
         (Some(manifest), _, _, _) => generator::jobs(args, manifest)?,
         (_, Some(table), _, _) => (jobs::of_table(table)?, Vec::new()),

@@ -10,7 +10,7 @@ use std::time::Instant;
 use serde_json::json;
 use syncdiff::progress::Cancel;
 use syncdiff::report::Report;
-use syncdiff::{Engine, Error, GenerateSettings, ModelSettings, Outcome, generate};
+use syncdiff::{Engine, Error, GenerateSettings, ModelSettings, Outcome};
 
 use super::{check_memory, make, manifest, resolve_clip, summary};
 use crate::cli::GenerateArgs;
@@ -42,11 +42,8 @@ pub(super) fn run(model: &ModelSettings, path: &Path, args: &GenerateArgs, cance
                 continue;
             }
             let mut display = Display::of_clip(args.progress, at + 1, jobs == 1);
-            let mut watch = display.watch(cancel.clone());
             // A defect that one clip brings to light ends that clip only.
-            let made =
-                catch_unwind(AssertUnwindSafe(|| make(clip, |tools| generate(&engine, tools, clip, &mut watch))));
-            drop(watch);
+            let made = catch_unwind(AssertUnwindSafe(|| make(&engine, clip, &mut display.watch(cancel.clone()))));
             drop(display);
             board.put(at, clip, made.unwrap_or_else(|panic| Err(Error::of_panic(STAGE, &*panic))).map(Some));
         }
@@ -105,7 +102,7 @@ impl Board {
     /// Tells of a clip that is done: made, there already, or failed.
     fn put(&self, at: usize, clip: &GenerateSettings, made: Outcome<Option<Report>>) {
         let mut state = self.state();
-        let told = match &made {
+        let (mut value, text) = match &made {
             Ok(Some(report)) => {
                 state.made += 1;
                 state.frames += report.output.frames;
@@ -125,7 +122,6 @@ impl Board {
                 (json!({"status": "failed", "code": error.exit_code(), "message": message}), message)
             }
         };
-        let (mut value, text) = told;
         let line = format!("{}/{} {}: {text}", at + 1, self.count, clip.out.display());
         if self.progress.is_json() {
             value["event"] = json!("clip");

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use syncdiff::network::{Recipe, sampler_name};
-use syncdiff::progress::Cancel;
+use syncdiff::progress::{Cancel, Watch};
 use syncdiff::report::{Report, write_json};
 use syncdiff::settings::Settings;
 use syncdiff::wav2lip::Wav2Lip;
@@ -56,7 +56,7 @@ fn one(mut model: ModelSettings, args: GenerateArgs, cancel: &Cancel) -> Outcome
         event(&json!({"event": "start", "version": syncdiff::VERSION, "settings": settings, "text": text}));
     }
     let mut display = Display::new(progress);
-    let report = make(&clip, |tools| generate(&engine, tools, &clip, &mut display.watch(cancel.clone())))?;
+    let report = make(&engine, &clip, &mut display.watch(cancel.clone()))?;
     drop(display);
     let result = clip.preview.as_ref().unwrap_or(&clip.out);
     if progress.is_json() {
@@ -74,8 +74,8 @@ fn one(mut model: ModelSettings, args: GenerateArgs, cancel: &Cancel) -> Outcome
 }
 
 /// Makes a clip and writes its report.
-fn make(clip: &GenerateSettings, generate: impl FnOnce(&Tools) -> Outcome<Report>) -> Outcome<Report> {
-    let mut report = generate(&Tools::default())?;
+fn make(engine: &Engine, clip: &GenerateSettings, watch: &mut Watch<'_>) -> Outcome<Report> {
+    let mut report = generate(engine, &Tools::default(), clip, watch)?;
     report.peak_memory_bytes = system::peak_memory_bytes();
     if let Some(path) = &clip.report {
         write_json(path, &report)?;
@@ -110,10 +110,7 @@ fn summary(report: &Report) -> String {
 
 /// What the arguments say of the model.
 fn resolve_model(args: &GenerateArgs) -> Outcome<ModelSettings> {
-    let weights = match &args.weights {
-        Some(folder) => folder.clone(),
-        None => folders::require_preset(&args.preset)?,
-    };
+    let weights = folders::weights(args.weights.as_deref(), &args.preset)?;
     let face_models = args.face_models.clone().unwrap_or_else(folders::face_models);
     Ok(ModelSettings {
         precision: args.precision,
