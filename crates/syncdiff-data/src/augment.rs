@@ -3,7 +3,6 @@
 //! All functions are pure; one draw serves all frames of a sample, because frames that differ in
 //! colour from each other would teach the model a difference that generation never shows.
 
-use sha2::{Digest, Sha256};
 use syncdiff_face::NUM_LANDMARKS;
 
 use crate::mirror::MIRRORED_LANDMARK;
@@ -142,50 +141,6 @@ impl ColourJitter {
     }
 }
 
-/// How all frames of a copy of a clip differ from the clip: one change for them all.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Look {
-    /// Colours.
-    pub colour: ColourJitter,
-    /// Left and right exchanged.
-    pub mirrored: bool,
-}
-
-impl Look {
-    /// Names the way in which looks are drawn; another way gets another name.
-    pub(crate) const DRAWN: &'static str = "looks-1";
-    /// The clip as it is.
-    pub const PLAIN: Look = Look { colour: ColourJitter::NONE, mirrored: false };
-
-    /// Copy `copy` of the clip of this name, in other colours within [`JitterRanges::WIDE`] and mirrored or not; copy 0
-    /// is the clip itself. The same address gives the same look.
-    pub fn of_copy(clip: &str, copy: usize) -> Self {
-        if copy == 0 {
-            return Self::PLAIN;
-        }
-        let hash = Sha256::digest(clip);
-        let seed = u64::from_le_bytes(std::array::from_fn(|i| hash[i]));
-        Look {
-            colour: ColourJitter::draw(&JitterRanges::WIDE, seed, 0, copy as u64),
-            mirrored: draw_flip(seed, 0, copy as u64),
-        }
-    }
-
-    /// Changes a crop in place.
-    ///
-    /// # Shapes
-    /// u8 [size, size, 3].
-    ///
-    /// # Panics
-    /// If the length is not `size * size * 3`.
-    pub fn apply(&self, crop: &mut [u8], size: usize) {
-        if self.mirrored {
-            flip_crop(crop, size);
-        }
-        self.colour.apply(crop);
-    }
-}
-
 /// Is sample `index` of a step mirrored? One half of all are.
 pub fn draw_flip(seed: u64, step: u64, index: u64) -> bool {
     Draws::new(seed, step, index, *b"mirror\0\0").below(2) == 1
@@ -252,22 +207,5 @@ mod tests {
         }
         let flips = (0..1000).filter(|index| draw_flip(3, 0, *index)).count();
         assert!((430..570).contains(&flips), "{flips}");
-    }
-
-    #[test]
-    fn a_copy_has_one_look_and_the_clip_itself_none() {
-        let crop: Vec<u8> = (0..8 * 8 * 3).map(|v| v as u8).collect();
-        let seen = |clip: &str, copy: usize| {
-            let mut crop = crop.clone();
-            Look::of_copy(clip, copy).apply(&mut crop, 8);
-            crop
-        };
-        assert_eq!(seen("a", 0), crop);
-        assert_eq!(seen("a", 1), seen("a", 1));
-        for (one, other) in [(("a", 1), ("a", 0)), (("a", 1), ("a", 2)), (("a", 1), ("b", 1))] {
-            assert_ne!(seen(one.0, one.1), seen(other.0, other.1), "{one:?} {other:?}");
-        }
-        let mirrored = (1..=100).filter(|copy| Look::of_copy("a", *copy).mirrored).count();
-        assert!((30..70).contains(&mirrored), "{mirrored}");
     }
 }

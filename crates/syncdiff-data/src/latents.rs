@@ -12,12 +12,12 @@ use half::f16;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
 
-use crate::augment::Look;
 use crate::clip::hex;
 use crate::container::{Array, Container, f32_bytes, f32_values, write_container};
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::index::ClipEntry;
+use crate::look::Look;
 
 const LATENT_FORMAT: &str = "syncdiff-latents-1";
 

@@ -23,6 +23,7 @@ mod error;
 mod index;
 mod latents;
 mod layout;
+mod look;
 mod manifest;
 mod mirror;
 mod prepare;
@@ -31,13 +32,14 @@ mod sample;
 mod shard;
 mod synthetic;
 
-pub use augment::{ColourJitter, JitterRanges, Look};
+pub use augment::{ColourJitter, JitterRanges};
 pub use clip::{CLIP_FORMAT, Clip, ClipArrays, ClipMeta};
 pub use dataset::{ClipFilter, Dataset};
 pub use error::{DataError, Fault};
 pub use index::{ClipEntry, ClipQuality, ClipSync, INDEX_FILE};
 pub use latents::{LatentKey, LatentStore, LatentType, Latents};
 pub use layout::{Inputs, Layout, read_inputs, read_transcript, split_of_speaker};
+pub use look::Look;
 pub use manifest::{ClipSource, read_manifest};
 pub use mirror::MIRRORED_LANDMARK;
 pub use prepare::{

@@ -171,7 +171,7 @@ fn diffusion_task_of<'a>(
         pose_own: 0.4,
         speech_dropout: 0.1,
         identity_distance: 3,
-        coloured_copies: 0,
+        varied_copies: 0,
         estimate: None,
     };
     let task = DiffusionTask {

@@ -85,10 +85,10 @@ pub struct DiffusionTraining {
     pub speech_dropout: f64,
     /// Least distance between target and identity frame, where the clip is long enough.
     pub identity_distance: usize,
-    /// Copies of each training clip in other colours, some of them mirrored, from which samples are drawn as from the clip
-    /// itself. Each costs its encoding once, and memory.
+    /// Copies of each training clip that look like other people and cameras ([`syncdiff_data::Look`]), from which samples
+    /// are drawn as from the clip itself. Each costs its encoding once, and memory.
     #[serde(default)]
-    pub coloured_copies: usize,
+    pub varied_copies: usize,
     /// Losses on the pictures of one-step estimates; none where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<EstimateTraining>,

@@ -102,7 +102,7 @@ pub fn diffusion(
         device: plain,
         config: &model_config,
     };
-    let [clips, valid] = encoder.splits(inputs, settings.coloured_copies, partners.as_mut())?;
+    let [clips, valid] = encoder.splits(inputs, settings.varied_copies, partners.as_mut())?;
 
     let device = inputs.differentiating();
     let mut stage = DenoiserStage {

@@ -80,7 +80,7 @@ pub fn student(
         device: plain,
         config: &model_config,
     };
-    let [clips, valid] = encoder.splits(inputs, drawing.coloured_copies, partners.as_mut())?;
+    let [clips, valid] = encoder.splits(inputs, drawing.varied_copies, partners.as_mut())?;
 
     let device = inputs.differentiating();
     let start = LipSync::load(files.teacher, &device)?;
