@@ -1,9 +1,8 @@
-//! What a frozen autoencoder makes of the crops, kept on disk: encoding costs more than the training
-//! step that uses it.
+//! What frozen networks make of a clip's frames, kept on disk: encoding costs more than the training step that uses it.
 //!
 //! # Source
-//! METHOD section 3.5 of the specification: latents of the target frames, and of the masked frames
-//! for a fixed mask, in half precision. The encoding itself is the caller's.
+//! METHOD section 3.5 of the specification: latents of the target frames, and of the masked frames for a fixed mask, in
+//! half precision; and what frozen layers hear in the speech. The encoding itself is the caller's.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,10 +33,10 @@ pub enum LatentType {
 /// Everything that decides the latents beside the clip itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LatentKey {
-    /// Hash of the autoencoder's parameters.
-    pub autoencoder: String,
-    /// Name of the mask on the masked frames.
-    pub mask: String,
+    /// Hash of the parameters of the network that encodes.
+    pub network: String,
+    /// What it is given beside the clip's own frames or sound: the name of the mask on the masked frames.
+    pub input: String,
     /// Shape of one latent: channels, rows, columns.
     pub shape: [usize; 3],
     /// How numbers are stored.
@@ -51,7 +50,7 @@ impl LatentKey {
     pub fn content_hash(&self, entry: &ClipEntry) -> String {
         let mut hash = Sha256::new();
         let shape = format!("{:?} {:?}", self.shape, self.dtype);
-        for part in [LATENT_FORMAT, &self.autoencoder, &self.mask, &shape, &entry.content] {
+        for part in [LATENT_FORMAT, &self.network, &self.input, &shape, &entry.content] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -96,38 +95,21 @@ impl Latents {
         self.planes.keys().map(String::as_str)
     }
 
-    /// Writes the latent of one frame, [C, H, W], into `to`.
+    /// All values of an array, [N, C, H, W].
     ///
     /// # Errors
-    /// [`DataError::Parameter`] for an unknown name, a frame outside the clip, or a wrong length.
-    pub fn copy_frame(&self, name: &str, frame: usize, to: &mut [f32]) -> Result<(), DataError> {
-        let len: usize = self.shape.iter().product();
+    /// [`DataError::Parameter`] for an unknown name.
+    pub fn values(&self, name: &str) -> Result<impl Iterator<Item = f32>, DataError> {
         let Some(plane) = self.planes.get(name) else {
             let known: Vec<_> = self.names().collect();
             let detail = format!("there is no array {name:?}; there are {known:?}");
             return Err(DataError::Parameter { stage: "latents", detail });
         };
-        if frame >= self.num_frames || to.len() != len {
-            let detail = format!("frame {frame} of {} into {} values, expected {len}", self.num_frames, to.len());
-            return Err(DataError::Parameter { stage: "latents", detail });
-        }
-        let range = frame * len..(frame + 1) * len;
-        match plane {
-            Plane::F16(values) => {
-                to.iter_mut().zip(&values[range]).for_each(|(to, from)| *to = from.to_f32());
-            }
-            Plane::F32(values) => to.copy_from_slice(&values[range]),
-        }
-        Ok(())
-    }
-
-    /// Bytes held in memory.
-    pub fn num_bytes(&self) -> usize {
-        let bytes = |plane: &Plane| match plane {
-            Plane::F16(values) => values.len() * 2,
-            Plane::F32(values) => values.len() * 4,
+        let (halves, floats) = match plane {
+            Plane::F16(values) => (&values[..], &[][..]),
+            Plane::F32(values) => (&[][..], &values[..]),
         };
-        self.planes.values().map(bytes).sum()
+        Ok(halves.iter().map(|value| value.to_f32()).chain(floats.iter().copied()))
     }
 }
 
@@ -199,8 +181,8 @@ impl LatentStore {
         let words = BTreeMap::from([
             ("format".to_owned(), LATENT_FORMAT.to_owned()),
             ("content".to_owned(), self.key.content_hash(entry)),
-            ("autoencoder".to_owned(), self.key.autoencoder.clone()),
-            ("mask".to_owned(), self.key.mask.clone()),
+            ("network".to_owned(), self.key.network.clone()),
+            ("input".to_owned(), self.key.input.clone()),
             ("clip".to_owned(), entry.clip.clone()),
         ]);
         let list: Vec<Array<'_>> = arrays
@@ -220,11 +202,11 @@ impl LatentStore {
     ///
     /// # Errors
     /// [`DataError::Io`] if there are none; [`DataError::BadFile`] if they are damaged, or belong to
-    /// other weights, another mask or other data.
+    /// other weights, another input or other data.
     pub fn read(&self, entry: &ClipEntry) -> Result<Latents, DataError> {
         let file = Container::read("read latents", &self.path(entry))?;
         if file.word("content")? != self.key.content_hash(entry) {
-            let detail = "made by another autoencoder, for another mask, or of other data";
+            let detail = "made by another network, of another input, or of other data";
             return Err(file.bad(detail.into()));
         }
         let [channels, rows, columns] = self.key.shape;
@@ -277,8 +259,8 @@ mod tests {
     use crate::dataset::tests::folder_of;
 
     fn key(dtype: LatentType) -> LatentKey {
-        let (autoencoder, mask) = ("abc".into(), "aligned_fixed".into());
-        LatentKey { autoencoder, mask, shape: [3, 2, 2], dtype, copy: 0 }
+        let (network, input) = ("abc".into(), "aligned_fixed".into());
+        LatentKey { network, input, shape: [3, 2, 2], dtype, copy: 0 }
     }
 
     #[test]
@@ -305,20 +287,16 @@ mod tests {
             let latents = store.read(&entries[1]).unwrap();
             assert_eq!((latents.num_frames(), latents.shape()), (5, [3, 2, 2]));
             assert_eq!(latents.names().collect::<Vec<_>>(), ["masked", "target"]);
-            let mut frame = [0.0; 12];
-            latents.copy_frame("target", 4, &mut frame).unwrap();
             // Multiples of an eighth are exact in half precision.
-            assert_eq!(frame[11], 59.0 * 0.125 - 1.0);
-            latents.copy_frame("masked", 0, &mut frame).unwrap();
-            assert_eq!(frame, [1.0; 12]);
-            assert!(latents.copy_frame("other", 0, &mut frame).is_err());
-            assert!(latents.copy_frame("target", 5, &mut frame).is_err());
-            assert!(latents.copy_frame("target", 0, &mut frame[..11]).is_err());
+            let target: Vec<f32> = latents.values("target").unwrap().collect();
+            assert_eq!((target.len(), target[59]), (60, 59.0 * 0.125 - 1.0));
+            assert!(latents.values("masked").unwrap().all(|value| value == 1.0));
+            assert!(latents.values("other").is_err());
         }
     }
 
     #[test]
-    fn latents_of_other_weights_masks_or_data_are_not_used() {
+    fn latents_of_other_weights_inputs_or_data_are_not_used() {
         let (_folder, entries) = folder_of(&[("a", 2, None)]);
         let cache = tempfile::tempdir().unwrap();
         let base = key(LatentType::F16);
@@ -327,8 +305,8 @@ mod tests {
         store.write(&entries[0], &[("target", &values)]).unwrap();
         assert!(store.contains(&entries[0]));
         for other in [
-            LatentKey { autoencoder: "abd".into(), ..base.clone() },
-            LatentKey { mask: "face_box_lower_half".into(), ..base.clone() },
+            LatentKey { network: "abd".into(), ..base.clone() },
+            LatentKey { input: "face_box_lower_half".into(), ..base.clone() },
             LatentKey { shape: [3, 4, 1], ..base.clone() },
             LatentKey { dtype: LatentType::F32, ..base.clone() },
             LatentKey { copy: 1, ..base.clone() },

@@ -3,8 +3,8 @@
 //! The flow: [`read_inputs`] lists the clips of LRS2, LRS3, a table or a folder; [`prepare`] turns each into aligned
 //! crops, geometry, landmarks and speech on the 25 fps time line, packs them into shards, and writes a report with a
 //! verdict for every clip; [`synthesize`] draws clips of its own instead; [`Dataset`] opens the result; a [`Sampler`]
-//! says which frames make training sample `i` of a step; [`ColourJitter`] and the functions of [`augment`] vary them;
-//! [`LatentStore`] keeps what a frozen autoencoder makes of the crops.
+//! says which frames make training sample `i` of a step; [`Look`], [`ColourJitter`] and the functions of [`augment`] vary
+//! them; [`LatentStore`] keeps what frozen networks make of a clip.
 //!
 //! Everything handed out is plain slices: this crate knows no tensors, no training and no
 //! evaluation.
@@ -39,7 +39,7 @@ pub use error::{DataError, Fault};
 pub use index::{ClipEntry, ClipQuality, ClipSync, INDEX_FILE};
 pub use latents::{LatentKey, LatentStore, LatentType, Latents};
 pub use layout::{Inputs, Layout, read_inputs, read_transcript, split_of_speaker};
-pub use look::Look;
+pub use look::{Look, seed_of_clip};
 pub use manifest::{ClipSource, read_manifest};
 pub use mirror::MIRRORED_LANDMARK;
 pub use prepare::{

@@ -1,6 +1,11 @@
-//! Copies of a clip that look like other people before other cameras: faces longer or wider, other colours, less
-//! sharpness, left and right exchanged. How and when the mouth moves stays as it is.
+//! Copies of a clip that look like other people before other cameras: faces longer or wider, a little off their place,
+//! in other colours, blurred or compressed, left and right exchanged. When the mouth moves stays as it is.
 
+use std::io::Cursor;
+use std::ops::RangeInclusive;
+
+use image::codecs::jpeg::{JpegDecoder, JpegEncoder};
+use image::{ExtendedColorType, ImageDecoder};
 use sha2::{Digest, Sha256};
 
 use crate::augment::{ColourJitter, JitterRanges, draw_flip, flip_crop};
@@ -9,7 +14,7 @@ use crate::rng::Draws;
 /// How all frames of a copy of a clip differ from the clip: one change for them all.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Look {
-    /// Form of the lower face.
+    /// Form and place of the face.
     pub shape: Shape,
     /// Left and right exchanged.
     pub mirrored: bool,
@@ -17,29 +22,37 @@ pub struct Look {
     pub colour: ColourJitter,
     /// Deviation of a Gaussian blur, in sides of the crop; 0 leaves it sharp.
     pub blur: f64,
+    /// Quality of JPEG, 1 to 100; `None` leaves it as it is.
+    pub jpeg: Option<u8>,
 }
 
 impl Look {
     /// Names the way in which looks are drawn; another way gets another name.
-    pub(crate) const DRAWN: &'static str = "looks-2";
+    pub(crate) const DRAWN: &'static str = "looks-3";
     /// The clip as it is.
-    pub const PLAIN: Look = Look { shape: Shape::PLAIN, mirrored: false, colour: ColourJitter::NONE, blur: 0.0 };
+    pub const PLAIN: Look =
+        Look { shape: Shape::PLAIN, mirrored: false, colour: ColourJitter::NONE, blur: 0.0, jpeg: None };
 
     /// Copy `copy` of the clip of this name: another shape, other colours within [`JitterRanges::WIDE`], mirrored or not,
-    /// and in one of three blurred; copy 0 is the clip itself. The same address gives the same look.
+    /// one in three blurred, one in three compressed; copy 0 is the clip itself. The same address gives the same look.
     pub fn of_copy(clip: &str, copy: usize) -> Self {
         if copy == 0 {
             return Self::PLAIN;
         }
-        let hash = Sha256::digest(clip);
-        let (seed, copy) = (u64::from_le_bytes(std::array::from_fn(|i| hash[i])), copy as u64);
-        let mut draws = Draws::new(seed, 0, copy, *b"blur\0\0\0\0");
-        let blurred = draws.below(3) == 0;
+        Self::draw(seed_of_clip(clip), 0, copy as u64)
+    }
+
+    /// The look of sample `index` of a step, as [`Look::of_copy`] draws them: the same address gives the same look.
+    pub fn draw(seed: u64, step: u64, index: u64) -> Self {
+        let mut draws = Draws::new(seed, step, index, *b"camera\0\0");
+        let (blurred, compressed) = (draws.below(3) == 0, draws.below(3) == 0);
+        let (blur, jpeg) = (draws.unit() * MOST_BLUR, JPEG.start() + draws.below(JPEG.len() as u64) as u8);
         Look {
-            shape: Shape::draw(seed, copy),
-            mirrored: draw_flip(seed, 0, copy),
-            colour: ColourJitter::draw(&JitterRanges::WIDE, seed, 0, copy),
-            blur: if blurred { draws.unit() * MOST_BLUR } else { 0.0 },
+            shape: Shape::draw(seed, step, index),
+            mirrored: draw_flip(seed, step, index),
+            colour: ColourJitter::draw(&JitterRanges::WIDE, seed, step, index),
+            blur: if blurred { blur } else { 0.0 },
+            jpeg: compressed.then_some(jpeg),
         }
     }
 
@@ -58,43 +71,69 @@ impl Look {
         }
         self.colour.apply(crop);
         blur(crop, size, self.blur * size as f64);
+        if let Some(quality) = self.jpeg {
+            compress(crop, size, quality);
+        }
     }
 }
 
-/// In sides of the crop: what a face of a third of the crop's size looks like, brought to it.
-const MOST_BLUR: f64 = 0.01;
+/// The seed of all that is drawn for a clip of this name.
+pub fn seed_of_clip(clip: &str) -> u64 {
+    let hash = Sha256::digest(clip);
+    u64::from_le_bytes(std::array::from_fn(|i| hash[i]))
+}
 
-/// Another form of the face below the points that the crop is aligned to.
+/// In sides of the crop; in one of 128 pixels, what a face of a third of its size looks like, brought to it.
+const MOST_BLUR: f64 = 0.01;
+/// From the blocks of a poor video call to what one has to look for.
+const JPEG: RangeInclusive<u8> = 25..=90;
+
+/// Another form of the face below the points that the crop is aligned to, and another place.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shape {
-    /// Factor of lengths below the bridge of the nose.
+    /// Factor of lengths from the bridge of the nose to the chin.
     pub length: f64,
-    /// Factor of widths at the mouth and below, from the middle of the crop.
+    /// Factor of the lower face's widths, from the middle of the crop.
     pub width: f64,
+    /// Move of all, right and down, in sides of the crop.
+    pub shift: [f64; 2],
 }
 
 impl Shape {
     /// As it is.
-    pub const PLAIN: Shape = Shape { length: 1.0, width: 1.0 };
-    /// Largest factors; the least are their inverses. Among 22 people chins lie between 0.77 and 0.93 of the crop.
-    const MOST: Shape = Shape { length: 1.12, width: 1.08 };
+    pub const PLAIN: Shape = Shape { length: 1.0, width: 1.0, shift: [0.0; 2] };
+    /// Largest factors, the least being their inverses, and largest moves. Among 22 people chins lie between 0.77 and
+    /// 0.93 of the crop; with these no chin comes below 0.97, where the region that is hidden from the network goes on.
+    const MOST: Shape = Shape { length: 1.12, width: 1.08, shift: [0.015; 2] };
     /// Row, in sides of the crop, above which nothing changes: the end of the bridge of the nose
     /// ([`syncdiff_face::TEMPLATE`]).
     const TOP: f64 = 0.36;
+    /// From [`Shape::TOP`] down to where lengths have the full factor: by the crop's end all is where it was.
+    const LONG: f64 = 0.49;
     /// Row from which on widths have changed wholly: above the upper lip.
     const WIDE_FROM: f64 = 0.55;
+    /// From the middle to where widths have the full factor: at the crop's edge all is where it was.
+    const WIDE: f64 = 0.38;
 
-    fn draw(seed: u64, copy: u64) -> Self {
-        let mut draws = Draws::new(seed, 0, copy, *b"shape\0\0\0");
-        Shape { length: Self::MOST.length.powf(draws.signed_unit()), width: Self::MOST.width.powf(draws.signed_unit()) }
+    fn draw(seed: u64, step: u64, index: u64) -> Self {
+        let mut draws = Draws::new(seed, step, index, *b"shape\0\0\0");
+        let most = Self::MOST;
+        Shape {
+            length: most.length.powf(draws.signed_unit()),
+            width: most.width.powf(draws.signed_unit()),
+            shift: most.shift.map(|most| draws.signed_unit() * most),
+        }
     }
 
     /// Where the colour at a place comes from; both in sides of the crop.
     fn source(&self, [x, y]: [f64; 2]) -> [f64; 2] {
+        let [x, y] = [x - self.shift[0], y - self.shift[1]];
         let below = (y - Self::TOP).max(0.0);
         let share = (below / (Self::WIDE_FROM - Self::TOP)).min(1.0);
         let width = 1.0 + (self.width - 1.0) * share;
-        [0.5 + (x - 0.5) / width, y.min(Self::TOP) + below / self.length]
+        let aside = x - 0.5;
+        let aside = eased(aside.abs(), Self::WIDE, 0.5, width).copysign(aside);
+        [0.5 + aside, y.min(Self::TOP) + eased(below, Self::LONG, 1.0 - Self::TOP, self.length)]
     }
 
     /// Changes RGB pixels in place, bilinear; edges go on beyond the crop.
@@ -121,6 +160,26 @@ impl Shape {
             }
         }
     }
+}
+
+/// The distance that `to` was grown from: by `factor` up to `knee`, and from there so that `end` stays.
+fn eased(to: f64, knee: f64, end: f64, factor: f64) -> f64 {
+    let grown = knee / factor;
+    match to {
+        to if to <= knee => to / factor,
+        to => grown + (to - knee) * (end - grown) / (end - knee),
+    }
+}
+
+/// Compresses RGB pixels as JPEG and takes what comes back.
+fn compress(crop: &mut [u8], size: usize, quality: u8) {
+    let mut file = Vec::new();
+    let side = u32::try_from(size).expect("crops are small");
+    JpegEncoder::new_with_quality(&mut file, quality)
+        .encode(crop, side, side, ExtendedColorType::Rgb8)
+        .expect("a picture in memory is compressed");
+    let decoder = JpegDecoder::new(Cursor::new(&file)).expect("a picture just compressed is read");
+    decoder.read_image(crop).expect("a picture just compressed is read");
 }
 
 /// Blurs RGB pixels in place: a Gaussian of this deviation in pixels, cut off at three; edges go on beyond the crop.
@@ -180,26 +239,54 @@ mod tests {
         crop
     }
 
+    fn close(at: [f64; 2], wanted: [f64; 2], most: f64) {
+        assert!(at.iter().zip(wanted).all(|(at, wanted)| (at - wanted).abs() < most), "{at:?} {wanted:?}");
+    }
+
     #[test]
     fn the_lower_face_becomes_longer_and_wider_and_the_upper_stays() {
-        let shape = Shape { length: 1.1, width: 1.05 };
+        let shape = Shape { length: 1.1, width: 1.05, ..Shape::PLAIN };
         let eye = dot(18, 17);
         assert_eq!(shaped(shape, eye.clone()), eye);
         // Rows: 0.36 + (40 / 64 - 0.36) * 1.1; columns: 0.5 + (16 / 64 - 0.5) * 1.05.
-        let ([x, y], _) = centre(&shaped(shape, dot(15, 39)));
-        assert!((x - 64.0 * 0.2375).abs() < 0.1 && (y - 64.0 * 0.6515).abs() < 0.1, "{x} {y}");
-        let ([x, y], _) = centre(&shaped(Shape { length: 1.0 / 1.1, width: 1.0 }, dot(15, 39)));
-        assert!((x - 16.0).abs() < 1e-6 && (y - 64.0 * (0.36 + 0.265 / 1.1)).abs() < 0.1, "{x} {y}");
-        let grey = vec![90; SIZE * SIZE * 3];
-        assert_eq!(shaped(Shape { length: 1.0 / 1.12, width: 1.0 / 1.08 }, grey.clone()), grey, "edges go on");
+        close(centre(&shaped(shape, dot(15, 39))).0, [64.0 * 0.2375, 64.0 * 0.6515], 0.1);
+        let short = Shape { length: 1.0 / 1.1, ..Shape::PLAIN };
+        close(centre(&shaped(short, dot(15, 39))).0, [16.0, 64.0 * (0.36 + 0.265 / 1.1)], 0.1);
+        let moved = Shape { shift: [2.0 / 64.0, -1.0 / 64.0], ..Shape::PLAIN };
+        assert_eq!(shaped(moved, dot(15, 39)), dot(17, 38));
+    }
+
+    #[test]
+    fn left_is_treated_as_right() {
+        let shape = Shape { length: 1.07, width: 1.08, ..Shape::PLAIN };
+        let flipped = |mut crop: Vec<u8>| {
+            flip_crop(&mut crop, SIZE);
+            crop
+        };
+        let (one, other) = (flipped(shaped(shape, dot(11, 45))), shaped(shape, flipped(dot(11, 45))));
+        assert!(one.iter().zip(&other).all(|(a, b)| a.abs_diff(*b) <= 1));
+    }
+
+    #[test]
+    fn the_edges_of_the_crop_stay_and_no_chin_leaves_the_hidden_region() {
+        for (length, width) in [(1.12, 1.08), (1.0 / 1.12, 1.0 / 1.08), (1.0, 1.0)] {
+            let shape = Shape { length, width, ..Shape::PLAIN };
+            close(shape.source([0.0, 1.0]), [0.0, 1.0], 1e-12);
+            close(shape.source([1.0, 0.2]), [1.0, 0.2], 1e-12);
+            let rows: Vec<f64> = (0..=100).map(|row| shape.source([0.5, f64::from(row) / 100.0])[1]).collect();
+            assert!(rows.windows(2).all(|pair| pair[0] < pair[1]), "order stays: {rows:?}");
+        }
+        let longest = Shape { shift: [0.0, Shape::MOST.shift[1]], ..Shape::MOST };
+        assert!(longest.source([0.5, 0.97])[1] > 0.93, "chins at 0.93 come no lower than 0.97");
     }
 
     #[test]
     fn a_blur_spreads_light_and_loses_none() {
         let mut crop = dot(30, 40);
         blur(&mut crop, SIZE, 1.5);
-        let ([x, y], light) = centre(&crop);
-        assert!((x - 31.0).abs() < 1e-6 && (y - 41.0).abs() < 1e-6 && (light - 4.0).abs() < 0.1, "{x} {y} {light}");
+        let (at, light) = centre(&crop);
+        close(at, [31.0, 41.0], 1e-6);
+        assert!((light - 4.0).abs() < 0.1, "{light}");
         let at = |x: usize, y: usize| i32::from(crop[(y * SIZE + x) * 3]);
         // Per direction (1 + 0.801) / 3.759: the weights at 0 and 1 over the sum of all.
         assert!((at(30, 40) - 59).abs() <= 1, "{}", at(30, 40));
@@ -208,9 +295,29 @@ mod tests {
         let mut same = sharp.clone();
         blur(&mut same, SIZE, 0.0);
         assert_eq!(same, sharp);
-        let mut grey = vec![90; SIZE * SIZE * 3];
-        blur(&mut grey, SIZE, 2.0);
-        assert!(grey.iter().all(|v| *v == 90), "edges go on");
+    }
+
+    #[test]
+    fn a_blur_takes_the_edges_to_go_on() {
+        let mut crop = vec![0; SIZE * SIZE * 3];
+        crop.chunks_exact_mut(SIZE * 3).for_each(|row| row[..3].fill(255));
+        blur(&mut crop, SIZE, 1.5);
+        // Half of the Gaussian and half of the weight at 0, then ever less of it.
+        for (x, wanted) in [161, 94, 39, 11].into_iter().enumerate() {
+            assert!(crop[(20 * SIZE + x) * 3].abs_diff(wanted) <= 1, "{x}: {}", crop[(20 * SIZE + x) * 3]);
+        }
+        assert_eq!(crop[(20 * SIZE + SIZE - 1) * 3], 0, "the other side is far");
+    }
+
+    #[test]
+    fn compression_loses_more_at_less_quality() {
+        let loss = |quality| {
+            let sharp = dot(30, 40);
+            let mut crop = sharp.clone();
+            compress(&mut crop, SIZE, quality);
+            sharp.iter().zip(&crop).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum::<f64>()
+        };
+        assert!(loss(25) > 4.0 * loss(90) && loss(90) > 0.0, "{} {}", loss(25), loss(90));
     }
 
     #[test]
@@ -230,12 +337,12 @@ mod tests {
         let count = |of: fn(&Look) -> bool| looks.iter().filter(|look| of(look)).count();
         assert!((100..200).contains(&count(|look| look.mirrored)));
         assert!((60..140).contains(&count(|look| look.blur > 0.0)));
+        assert!((60..140).contains(&count(|look| look.jpeg.is_some())));
         assert!((100..200).contains(&count(|look| look.shape.length > 1.0)));
-        for look in looks {
-            assert!(
-                (1.0 / 1.12..=1.12).contains(&look.shape.length) && (1.0 / 1.08..=1.08).contains(&look.shape.width)
-            );
-            assert!((0.0..=MOST_BLUR).contains(&look.blur));
+        for Look { shape, blur, jpeg, .. } in looks {
+            assert!((1.0 / 1.12..=1.12).contains(&shape.length) && (1.0 / 1.08..=1.08).contains(&shape.width));
+            assert!(shape.shift.iter().all(|shift| shift.abs() <= 0.015));
+            assert!((0.0..=MOST_BLUR).contains(&blur) && jpeg.is_none_or(|quality| JPEG.contains(&quality)));
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use burn::tensor::Tensor;
 
+use super::settle;
 use crate::denoiser::BoundContext;
 
 /// A masked crop and its moment of the speech, encoded.
@@ -48,4 +49,11 @@ pub struct FrameTask {
 pub struct DrawnFrame {
     pub(super) drawn: Drawn,
     pub(super) pose: Tensor<4>,
+}
+
+impl DrawnFrame {
+    /// Waits until the device has drawn it.
+    pub fn settle(&self) {
+        settle(&self.pose);
+    }
 }

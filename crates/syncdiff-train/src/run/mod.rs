@@ -9,6 +9,7 @@
 mod autoencoder;
 mod config;
 mod diffusion;
+mod encoder;
 mod plan;
 mod pretrain;
 mod reader;

@@ -1,6 +1,7 @@
 //! The student's run: the distillation of a whole weights folder.
 
-use super::diffusion::{ClipEncoder, FixedMask, estimate_nets, latent_store};
+use super::diffusion::estimate_nets;
+use super::encoder::{ClipEncoder, FixedMask, latent_store, speech_store};
 use super::{MODEL_FOLDER, Report, RunInputs, autoencoder};
 use crate::diffusion::{DenoiserStage, STUDENT_SAMPLER, StudentStage, StudentTask};
 use crate::error::{TrainError, TrainResult};
@@ -75,7 +76,8 @@ pub fn student(
         listener: &teacher.speech,
         encoder_learns: false,
         mask: FixedMask::new(&model_config)?,
-        store: latent_store(files.latents, &first_stage, &model_config)?,
+        pictures: latent_store(files.latents, &first_stage, &model_config)?,
+        sounds: speech_store(files.latents, &teacher.speech, false, &model_config)?,
         offsets: files.offsets.map(read_offsets).transpose()?.unwrap_or_default(),
         device: plain,
         config: &model_config,

@@ -65,7 +65,7 @@ impl SpeechAugmentation {
     }
 
     /// A changed utterance as a waveform: noise, and a tilt of the spectrum in place of the equaliser.
-    pub(super) fn waveform(&self, samples: &[i16], random: &mut ChaCha8Rng) -> Vec<i16> {
+    pub(crate) fn waveform(&self, samples: &[i16], random: &mut ChaCha8Rng) -> Vec<i16> {
         let noisy = random.random_bool(self.noise);
         let samples = if noisy { Cow::Owned(with_noise(samples, random)) } else { Cow::Borrowed(samples) };
         let tilt = random.random_range(-1.0..1.0f32) * LARGEST_TILT * self.equaliser.min(1.0);

@@ -1,6 +1,6 @@
 //! Which clips a batch waits for: those that came back quickly the last time, and no longer than a batch takes from when
-//! they were answered. Who begins apart therefore meets, who is slow or has a stretch without a face is not waited for
-//! twice.
+//! they were answered. Who begins apart therefore meets; who is slow is not waited for, and who has a stretch without a
+//! face is waited for once.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
