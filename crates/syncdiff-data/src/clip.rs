@@ -6,7 +6,7 @@ use std::path::Path;
 
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
-use syncdiff_face::{Affine, NUM_LANDMARKS};
+use syncdiff_face::{Affine, FaceBox, NUM_LANDMARKS};
 use syncdiff_media::time::SAMPLES_PER_MODEL_FRAME;
 
 use crate::container::{Array, Container, f32_bytes, f32_values, i16_bytes, i16_values, write_container};
@@ -53,6 +53,8 @@ pub struct ClipArrays {
     pub frames: Vec<u8>,
     /// Crop pixels from source pixels, `[N, 2, 3]`; zero where there is no face.
     pub crop_from_frame: Vec<f32>,
+    /// Box round the face in source pixels, `[N, 4]`: left, upper, right and lower edge; zero where there is no face.
+    pub face_box: Vec<f32>,
     /// Crop pixels, `[N, 468, 2]`; zero where the mesh is missing.
     pub landmarks: Vec<f32>,
     /// Inner-lip opening over the distance of the outer eye corners, `[N]`; zero where missing.
@@ -85,6 +87,7 @@ impl ClipArrays {
         let lengths = [
             ("frames", self.frames.len(), n * r * r * 3),
             ("crop_from_frame", self.crop_from_frame.len(), n * 6),
+            ("face_box", self.face_box.len(), n * 4),
             ("landmarks", self.landmarks.len(), n * NUM_LANDMARKS * 2),
             ("opening", self.opening.len(), n),
             ("speech", self.speech.len(), n * FRAME_SAMPLES),
@@ -114,12 +117,14 @@ impl ClipArrays {
         let content = self.content_hash();
         words.insert("content".into(), content.clone());
         let matrices = f32_bytes(&self.crop_from_frame);
+        let boxes = f32_bytes(&self.face_box);
         let landmarks = f32_bytes(&self.landmarks);
         let opening = f32_bytes(&self.opening);
         let speech = i16_bytes(&self.speech);
         let array = |name, dtype, shape: &[usize], bytes| Array { name, dtype, shape: shape.to_vec(), bytes };
         let arrays = [
             array("crop_from_frame", Dtype::F32, &[n, 2, 3], &matrices[..]),
+            array("face_box", Dtype::F32, &[n, 4], &boxes),
             array("landmarks", Dtype::F32, &[n, NUM_LANDMARKS, 2], &landmarks),
             array("opening", Dtype::F32, &[n], &opening),
             array("speech", Dtype::I16, &[n * FRAME_SAMPLES], &speech),
@@ -160,6 +165,8 @@ pub struct Clip {
     frames: Range<usize>,
     valid: Range<usize>,
     crop_from_frame: Vec<f32>,
+    /// Empty in a clip that was prepared before there were boxes.
+    face_box: Vec<f32>,
     landmarks: Vec<f32>,
     opening: Vec<f32>,
     speech: Vec<i16>,
@@ -221,6 +228,10 @@ impl Clip {
             }
         };
         let crop_from_frame = floats("crop_from_frame", &[n, 2, 3])?;
+        let face_box = match file.names().any(|name| name == "face_box") {
+            true => floats("face_box", &[n, 4])?,
+            false => Vec::new(),
+        };
         let landmarks = floats("landmarks", &[n, NUM_LANDMARKS, 2])?;
         let opening = floats("opening", &[n])?;
         let speech = i16_values(&file.bytes[file.expect("speech", Dtype::I16, &[n * FRAME_SAMPLES])?]);
@@ -245,6 +256,7 @@ impl Clip {
             frames,
             valid,
             crop_from_frame,
+            face_box,
             landmarks,
             opening,
             speech,
@@ -296,6 +308,23 @@ impl Clip {
         m.iter().any(|v| *v != 0.0).then(|| Affine { m: [row(0), row(3)] })
     }
 
+    /// The box round the face in source pixels; `None` where there is no face.
+    ///
+    /// # Errors
+    /// [`DataError::Parameter`] for a clip that was prepared before boxes were kept.
+    ///
+    /// # Panics
+    /// If there is no such frame.
+    pub fn face_box(&self, frame: usize) -> Result<Option<FaceBox>, DataError> {
+        if self.face_box.is_empty() {
+            let detail =
+                format!("clip {} was prepared without face boxes: prepare it into a new folder", self.meta.clip);
+            return Err(DataError::Parameter { stage: "face box", detail });
+        }
+        let [x0, y0, x1, y1] = [0, 1, 2, 3].map(|k| self.face_box[frame * 4 + k]);
+        Ok((x1 > x0).then_some(FaceBox { x0, y0, x1, y1 }))
+    }
+
     /// The 468 landmarks of a frame in crop pixels, `x, y, x, y, ...`; zero where missing.
     ///
     /// # Panics
@@ -342,6 +371,7 @@ pub(crate) mod tests {
             crop_size,
             frames: (0..n * pixels).map(|at| (at / pixels) as u8).collect(),
             crop_from_frame: (0..n * 6).map(|at| at as f32 + 1.0).collect(),
+            face_box: (0..n * 4).map(|at| at as f32 + 1.0).collect(),
             landmarks: (0..n * NUM_LANDMARKS * 2).map(|at| at as f32 * 0.5).collect(),
             opening: (0..n).map(|at| at as f32 * 0.01).collect(),
             valid: vec![1; n],
@@ -369,6 +399,7 @@ pub(crate) mod tests {
         assert_eq!(clip.valid(), [1; 5]);
         assert_eq!(clip.speech(), arrays.speech);
         assert_eq!(clip.crop_from_frame(1).unwrap().m[1], [10.0, 11.0, 12.0]);
+        assert_eq!(clip.face_box(1).unwrap(), Some(FaceBox { x0: 5.0, y0: 6.0, x1: 7.0, y1: 8.0 }));
         assert_eq!(clip.content_hash(), arrays.content_hash());
     }
 

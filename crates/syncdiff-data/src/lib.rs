@@ -11,7 +11,7 @@
 
 // What a prepared clip is made of, for those who learn from it: its picture type, its masks, its lip landmarks.
 pub use syncdiff_face::lips::LIP_POINTS;
-pub use syncdiff_face::{KeepMask, KeepMaskKind};
+pub use syncdiff_face::{FaceError, KeepMask, KeepMaskKind};
 pub use syncdiff_media::Frame;
 
 mod atomic;

@@ -64,15 +64,26 @@ impl Look {
     /// # Panics
     /// If the length is not `size * size * 3`.
     pub fn apply(&self, crop: &mut [u8], size: usize) {
-        assert_eq!(crop.len(), size * size * 3, "a crop of {size} x {size} pixels");
-        self.shape.apply(crop, size);
-        if self.mirrored {
-            flip_crop(crop, size);
-        }
+        self.place(crop, size);
         self.colour.apply(crop);
         blur(crop, size, self.blur * size as f64);
         if let Some(quality) = self.jpeg {
             compress(crop, size, quality);
+        }
+    }
+
+    /// Of [`Look::apply`] what changes where things are: for pictures that say something of places in the crop.
+    ///
+    /// # Shapes
+    /// u8 [size, size, 3].
+    ///
+    /// # Panics
+    /// If the length is not `size * size * 3`.
+    pub fn place(&self, picture: &mut [u8], size: usize) {
+        assert_eq!(picture.len(), size * size * 3, "a crop of {size} x {size} pixels");
+        self.shape.apply(picture, size);
+        if self.mirrored {
+            flip_crop(picture, size);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use syncdiff_face::{Alignment, FacesInFrame, Mesh, NUM_LANDMARKS, TrackTable, lips};
+use syncdiff_face::{Alignment, FaceBox, FacesInFrame, Mesh, NUM_LANDMARKS, TrackTable, lips};
 
 use crate::clip::ClipArrays;
 
@@ -58,6 +58,7 @@ impl Faces {
         let mut arrays = ClipArrays {
             crop_size,
             crop_from_frame: vec![0.0; n * 6],
+            face_box: vec![0.0; n * 4],
             landmarks: vec![0.0; n * NUM_LANDMARKS * 2],
             opening: vec![0.0; n],
             valid: vec![0; n],
@@ -67,6 +68,9 @@ impl Faces {
             let Some(crop_from_frame) = alignment.crop_from_frame(*source, crop_size) else { continue };
             for (to, from) in arrays.crop_from_frame[k * 6..].iter_mut().zip(crop_from_frame.m.iter().flatten()) {
                 *to = *from as f32;
+            }
+            if let Some(FaceBox { x0, y0, x1, y1 }) = alignment.face_box(*source) {
+                arrays.face_box[k * 4..(k + 1) * 4].copy_from_slice(&[x0, y0, x1, y1]);
             }
             let Some(face) = self.by_frame[*source].get(&track) else { continue };
             let cells = &mut arrays.landmarks[k * NUM_LANDMARKS * 2..(k + 1) * NUM_LANDMARKS * 2];

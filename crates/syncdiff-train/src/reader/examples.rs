@@ -135,6 +135,7 @@ mod tests {
             crop_size: side,
             frames: (0..frames).flat_map(picture).collect(),
             crop_from_frame: vec![0.0; 6 * frames],
+            face_box: vec![0.0; 4 * frames],
             landmarks: vec![0.0; 2 * 468 * frames],
             opening: vec![0.0; frames],
             valid: (0..frames).map(|t| u8::from(!gaps.contains(&t))).collect(),

@@ -1,6 +1,6 @@
 //! The denoiser's run.
 
-use super::encoder::{ClipEncoder, FixedMask, latent_store, speech_store};
+use super::encoder::{ClipEncoder, HiddenRegion, latent_store, speech_store};
 use super::{Report, RunInputs, autoencoder, speech};
 use crate::diffusion::{DenoiserStage, DiffusionTraining, EstimateNets};
 use crate::error::{TrainError, TrainResult};
@@ -85,7 +85,7 @@ pub fn diffusion(
         first_stage: &first_stage,
         listener: &listener,
         encoder_learns: learns,
-        mask: FixedMask::new(&model_config)?,
+        hidden: HiddenRegion::new(&model_config)?,
         pictures: latent_store(files.latents, &first_stage, &model_config)?,
         sounds: speech_store(files.latents, &listener, learns, &model_config)?,
         offsets: files.offsets.map(read_offsets).transpose()?.unwrap_or_default(),
@@ -118,7 +118,7 @@ pub fn diffusion(
         Ok(load_into(Autoencoder::new(&model_config.autoencoder, &device), &weights, &autoencoder::names())?)
     };
     let estimate = estimate_nets(&settings, files.syncnet, files.lpips, &device, decoder)?;
-    let task = encoder.task(inputs, settings, [&clips, &valid], device, estimate);
+    let task = encoder.task(inputs, settings, [&clips, &valid], device, estimate)?;
     let folder = inputs.folder.join(MODEL_FOLDER);
     let Some(trained) = inputs.train(&task, stage, partners, report)? else { return Ok(folder) };
     let audio = trained.shadow.audio.or_else(|| listener.audio.clone());

@@ -13,7 +13,9 @@ use rand_chacha::ChaCha8Rng;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
-use syncdiff_data::{Clip, Frame, KeepMask, KeepMaskKind, LatentKey, LatentStore, LatentType, Look, seed_of_clip};
+use syncdiff_data::{
+    Clip, Dataset, FaceError, Frame, KeepMask, KeepMaskKind, LatentKey, LatentStore, LatentType, Look, seed_of_clip,
+};
 use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::diffusion::Schedule;
 use syncdiff_model::lipsync::SpeechEncoder;
@@ -32,51 +34,74 @@ const COPIES_SOUND: SpeechAugmentation = SpeechAugmentation { noise: 0.5, equali
 /// Name of the kept rows of speech.
 const ROWS: &str = "rows";
 
-/// A mask that is the same for every crop.
-pub(super) struct FixedMask {
-    mask: KeepMask,
-    size: usize,
+/// What is hidden from the denoiser.
+pub(super) struct HiddenRegion {
+    kind: KeepMaskKind,
+    fixed: KeepMask,
 }
 
-impl FixedMask {
+impl HiddenRegion {
     pub(super) fn new(config: &LipSyncConfig) -> TrainResult<Self> {
-        let kind: KeepMaskKind = config.keep_mask.parse().map_err(|_| TrainError::Parameter {
+        let kind = config.keep_mask.parse().map_err(|error: FaceError| TrainError::Parameter {
             name: "keep_mask",
             value: config.keep_mask.clone(),
-            allowed: "aligned_fixed".into(),
+            allowed: error.to_string(),
         })?;
-        if kind != KeepMaskKind::AlignedFixed {
-            return Err(TrainError::Parameter {
-                name: "keep_mask",
-                value: config.keep_mask.clone(),
-                allowed: "training on cached latents needs a mask that is the same for every frame: aligned_fixed"
-                    .into(),
-            });
-        }
-        Ok(Self { mask: KeepMask::aligned_fixed(config.crop_size), size: config.crop_size })
+        Ok(Self { kind, fixed: KeepMask::aligned_fixed(config.crop_size) })
     }
 
-    fn apply(&self, crop: &[u8]) -> TrainResult<Vec<u8>> {
-        let mut frame = Frame { width: self.size, height: self.size, data: crop.to_vec() };
-        self.mask.apply(&mut frame).map_err(|e| TrainError::Parameter {
-            name: "keep_mask",
-            value: e.to_string(),
-            allowed: "a crop of the model's size".into(),
-        })?;
-        Ok(frame.data)
+    /// The mask of a frame in a copy of this look. Where there is no face, nothing is learned and the mask does not
+    /// matter.
+    fn of(&self, clip: &Clip, frame: usize, look: &Look) -> TrainResult<Cow<'_, KeepMask>> {
+        if self.kind == KeepMaskKind::AlignedFixed {
+            return Ok(Cow::Borrowed(&self.fixed));
+        }
+        let (Some(face_box), Some(crop_from_frame)) = (clip.face_box(frame)?, clip.crop_from_frame(frame)) else {
+            return Ok(Cow::Borrowed(&self.fixed));
+        };
+        let mask = KeepMask::of_kind(self.kind, &face_box, &crop_from_frame, self.fixed.size);
+        if *look == Look::PLAIN {
+            return Ok(Cow::Owned(mask));
+        }
+        let mut picture: Vec<u8> = mask.keep.iter().flat_map(|keep| [255 * keep; 3]).collect();
+        look.place(&mut picture, mask.size);
+        Ok(Cow::Owned(KeepMask { keep: picture.chunks_exact(3).map(|pixel| pixel[0] / 128).collect(), ..mask }))
     }
 
-    /// Share of hidden pixels behind each latent position.
-    pub(super) fn hidden_shares(&self, side: usize) -> Vec<f32> {
-        let factor = self.size / side;
-        let mut shares = vec![0f32; side * side];
-        for (i, &keep) in self.mask.keep.iter().enumerate() {
-            if keep == 0 {
-                shares[i / self.size / factor * side + i % self.size / factor] += 1.0 / (factor * factor) as f32;
-            }
+    /// Share of hidden pixels behind each latent position; the mean over the middle frames of these clips.
+    fn shares(&self, data: &Dataset, clips: &[usize], side: usize) -> TrainResult<Vec<f32>> {
+        if self.kind == KeepMaskKind::AlignedFixed {
+            return Ok(hidden_shares(&self.fixed, side));
         }
-        shares
+        let mut sum = vec![0.0; side * side];
+        for number in clips {
+            let clip = data.load(*number)?;
+            let mask = self.of(&clip, clip.num_frames() / 2, &Look::PLAIN)?;
+            sum.iter_mut().zip(hidden_shares(&mask, side)).for_each(|(sum, share)| *sum += share);
+        }
+        Ok(sum.into_iter().map(|sum| sum / clips.len().max(1) as f32).collect())
     }
+}
+
+fn hidden_shares(mask: &KeepMask, side: usize) -> Vec<f32> {
+    let factor = mask.size / side;
+    let mut shares = vec![0f32; side * side];
+    for (i, &keep) in mask.keep.iter().enumerate() {
+        if keep == 0 {
+            shares[i / mask.size / factor * side + i % mask.size / factor] += 1.0 / (factor * factor) as f32;
+        }
+    }
+    shares
+}
+
+fn hide(mask: &KeepMask, crop: &[u8]) -> TrainResult<Vec<u8>> {
+    let mut frame = Frame { width: mask.size, height: mask.size, data: crop.to_vec() };
+    mask.apply(&mut frame).map_err(|e| TrainError::Parameter {
+        name: "keep_mask",
+        value: e.to_string(),
+        allowed: "a crop of the model's size".into(),
+    })?;
+    Ok(frame.data)
 }
 
 /// Where latents of a first stage are kept: by its parameters, so that weights which differ elsewhere find them too.
@@ -129,7 +154,7 @@ pub(super) struct ClipEncoder<'a> {
     pub(super) listener: &'a SpeechEncoder,
     /// Layers of it learn: it is run in every step, not once.
     pub(super) encoder_learns: bool,
-    pub(super) mask: FixedMask,
+    pub(super) hidden: HiddenRegion,
     pub(super) pictures: LatentStore,
     pub(super) sounds: LatentStore,
     pub(super) offsets: BTreeMap<String, isize>,
@@ -153,7 +178,8 @@ impl ClipEncoder<'_> {
             crop
         };
         let crops: Vec<Vec<u8>> = (0..clip.num_frames()).map(seen).collect();
-        let masked = crops.iter().map(|crop| self.mask.apply(crop)).collect::<TrainResult<Vec<_>>>()?;
+        let masked = |(frame, crop): (usize, &Vec<u8>)| hide(self.hidden.of(clip, frame, &look)?.as_ref(), crop);
+        let masked = crops.iter().enumerate().map(masked).collect::<TrainResult<Vec<_>>>()?;
         // Much of an encoder pass runs on one thread: the two kinds of frames go side by side.
         let (side, device, other) = (self.config.crop_size, self.device.clone(), self.first_stage.clone());
         let (target, masked) = std::thread::scope(|scope| {
@@ -206,11 +232,13 @@ impl ClipEncoder<'_> {
         [clips, valid]: [&'c [LatentClip]; 2],
         device: Device,
         estimate: Option<EstimateNets>,
-    ) -> DiffusionTask<'c> {
+    ) -> TrainResult<DiffusionTask<'c>> {
         let (config, options, side) = (self.config, &inputs.config.options, self.config.latent_size());
-        DiffusionTask {
+        let chosen = inputs.config.data.choose(inputs.data, "train")?;
+        let hidden = self.hidden.shares(inputs.data, &chosen, side)?;
+        Ok(DiffusionTask {
             estimate,
-            weights: position_weights(&self.mask.hidden_shares(side), side, &settings),
+            weights: position_weights(&hidden, side, &settings),
             settings,
             batch_size: options.batch_size,
             seed: options.seed,
@@ -226,7 +254,7 @@ impl ClipEncoder<'_> {
             clips,
             valid,
             schedule: Schedule::paper(),
-        }
+        })
     }
 
     fn encode_all(
@@ -278,5 +306,65 @@ impl ClipEncoder<'_> {
             }
         }
         Ok(clips)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use syncdiff_data::{ClipArrays, ClipMeta};
+
+    const SIDE: usize = 64;
+
+    /// Two frames of a face whose box lies left in the first and right in the second, none in the third.
+    fn clip(boxes: Vec<f32>) -> Clip {
+        let frames = 3;
+        let arrays = ClipArrays {
+            crop_size: SIDE,
+            frames: vec![200; frames * SIDE * SIDE * 3],
+            crop_from_frame: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0].repeat(frames),
+            face_box: boxes,
+            landmarks: vec![0.0; frames * 468 * 2],
+            opening: vec![0.0; frames],
+            valid: vec![1, 1, 0],
+            speech: vec![0; frames * 640],
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clip.safetensors");
+        arrays.write(&path, &ClipMeta { clip: "train/x".into(), ..ClipMeta::default() }).unwrap();
+        Clip::read(&path).unwrap()
+    }
+
+    fn region(keep_mask: &str) -> HiddenRegion {
+        let config = LipSyncConfig { keep_mask: keep_mask.into(), crop_size: SIDE, ..LipSyncConfig::lite() };
+        HiddenRegion::new(&config).unwrap()
+    }
+
+    #[test]
+    fn the_lower_half_of_the_box_is_hidden_and_follows_it() {
+        let boxes = [[8.0, 4.0, 40.0, 60.0], [20.0, 4.0, 52.0, 60.0], [0.0; 4]].concat();
+        let (clip, region) = (clip(boxes), region("face_box_lower_half"));
+        let hidden = |frame: usize, look: &Look| -> Vec<usize> {
+            let mask = region.of(&clip, frame, look).unwrap().into_owned();
+            let row = &mask.keep[50 * SIDE..51 * SIDE];
+            assert!(mask.keep[20 * SIDE..21 * SIDE].iter().all(|keep| *keep == 1), "the upper half is seen");
+            (0..SIDE).filter(|x| row[*x] == 0).collect()
+        };
+        assert_eq!(hidden(0, &Look::PLAIN), (8..40).collect::<Vec<_>>());
+        assert_eq!(hidden(1, &Look::PLAIN), (20..52).collect::<Vec<_>>());
+        let mirrored = Look { mirrored: true, ..Look::PLAIN };
+        assert_eq!(hidden(0, &mirrored), (24..56).collect::<Vec<_>>());
+        assert_eq!(*region.of(&clip, 2, &Look::PLAIN).unwrap(), region.fixed, "no face, nothing is learned");
+    }
+
+    #[test]
+    fn the_fixed_shape_is_the_same_in_every_look() {
+        let (clip, region) = (clip(vec![0.0; 12]), region("aligned_fixed"));
+        for copy in 0..4 {
+            assert_eq!(*region.of(&clip, 0, &Look::of_copy("x", copy)).unwrap(), KeepMask::aligned_fixed(SIDE));
+        }
+        let other = LipSyncConfig { keep_mask: "beard".into(), ..LipSyncConfig::lite() };
+        let error = HiddenRegion::new(&other).err().expect("no such mask").to_string();
+        assert!(error.contains("beard") && error.contains("face_box_lower_half"), "{error}");
     }
 }

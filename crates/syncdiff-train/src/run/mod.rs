@@ -29,7 +29,7 @@ pub use reader::{READER_FILE, reader};
 pub use speech::{OFFSETS_FILE, SPEECH_FILE, SpeechFiles, speech};
 pub use student::{StudentFiles, student};
 pub use syncnet::{SYNCNET_FILE, SyncNetFiles, syncnet};
-pub use variant::{FeaturesName, ModelChanges, PriorsName};
+pub use variant::{FeaturesName, MaskName, ModelChanges, PriorsName};
 pub use wav2lip::{WAV2LIP_FILE, Wav2LipFiles, wav2lip};
 
 use crate::error::{TrainError, TrainResult};

@@ -1,7 +1,7 @@
 //! The student's run: the distillation of a whole weights folder.
 
 use super::diffusion::estimate_nets;
-use super::encoder::{ClipEncoder, FixedMask, latent_store, speech_store};
+use super::encoder::{ClipEncoder, HiddenRegion, latent_store, speech_store};
 use super::{MODEL_FOLDER, Report, RunInputs, autoencoder};
 use crate::diffusion::{DenoiserStage, STUDENT_SAMPLER, StudentStage, StudentTask};
 use crate::error::{TrainError, TrainResult};
@@ -75,7 +75,7 @@ pub fn student(
         first_stage: &first_stage,
         listener: &teacher.speech,
         encoder_learns: false,
-        mask: FixedMask::new(&model_config)?,
+        hidden: HiddenRegion::new(&model_config)?,
         pictures: latent_store(files.latents, &first_stage, &model_config)?,
         sounds: speech_store(files.latents, &teacher.speech, false, &model_config)?,
         offsets: files.offsets.map(read_offsets).transpose()?.unwrap_or_default(),
@@ -87,7 +87,7 @@ pub fn student(
     let device = inputs.differentiating();
     let start = LipSync::load(files.teacher, &device)?;
     let estimate = estimate_nets(&drawing, files.syncnet, files.lpips, &device, || Ok(start.autoencoder))?;
-    let samples = encoder.task(inputs, drawing, [&clips, &valid], device, estimate);
+    let samples = encoder.task(inputs, drawing, [&clips, &valid], device, estimate)?;
     let frozen = DenoiserStage {
         denoiser: teacher.denoiser.clone(),
         conditioner: teacher.speech.conditioner.clone(),

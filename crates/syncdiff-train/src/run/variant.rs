@@ -2,6 +2,7 @@
 
 use crate::error::{TrainError, TrainResult};
 use serde::{Deserialize, Serialize};
+use syncdiff_data::KeepMaskKind;
 use syncdiff_model::LipSyncConfig;
 use syncdiff_model::audio::ConditioningTokens;
 use syncdiff_model::denoiser::PriorConfig;
@@ -51,6 +52,25 @@ pub enum FeaturesName {
     DeepSpeech,
 }
 
+/// What is hidden of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MaskName {
+    /// A fixed shape on the aligned face.
+    AlignedFixed,
+    /// The lower half of the face box, as in the paper.
+    FaceBoxLowerHalf,
+}
+
+impl MaskName {
+    fn kind(self) -> KeepMaskKind {
+        match self {
+            Self::AlignedFixed => KeepMaskKind::AlignedFixed,
+            Self::FaceBoxLowerHalf => KeepMaskKind::FaceBoxLowerHalf,
+        }
+    }
+}
+
 /// The table `[model]` of a run's configuration: what differs from the preset. What is absent stays the preset's.
 ///
 /// # Source
@@ -84,6 +104,9 @@ pub struct ModelChanges {
     /// All of them where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frozen_layers: Option<usize>,
+    /// What is hidden of a frame.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_mask: Option<MaskName>,
 }
 
 impl ModelChanges {
@@ -98,6 +121,7 @@ impl ModelChanges {
             tokens: self.tokens.or(base.tokens),
             temporal_filter: self.temporal_filter.or(base.temporal_filter),
             frozen_layers: self.frozen_layers.or(base.frozen_layers),
+            keep_mask: self.keep_mask.or(base.keep_mask),
         }
     }
 
@@ -108,6 +132,9 @@ impl ModelChanges {
     pub fn apply(&self, mut config: LipSyncConfig) -> TrainResult<LipSyncConfig> {
         if let Some(priors) = self.priors {
             config.priors = priors.config();
+        }
+        if let Some(mask) = self.keep_mask {
+            config.keep_mask = mask.kind().to_string();
         }
         self.change_previous(&mut config)?;
         self.change_speech(&mut config)?;
@@ -226,6 +253,9 @@ mod tests {
             assert_eq!(changed(text).unwrap().unet.in_channels, channels, "{text}");
         }
         assert_eq!(changed("").unwrap(), LipSyncConfig::lite());
+        let hidden = |text: &str| changed(text).unwrap().keep_mask;
+        assert_eq!(hidden("keep_mask = 'face_box_lower_half'"), "face_box_lower_half");
+        assert_eq!(hidden("keep_mask = 'aligned_fixed'"), LipSyncConfig::lite().keep_mask);
     }
 
     #[test]

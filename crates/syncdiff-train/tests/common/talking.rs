@@ -61,6 +61,7 @@ pub(crate) fn arrays(clip: usize, frames: usize, size: usize) -> ClipArrays {
         crop_size: size,
         frames: pixels,
         crop_from_frame: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0].repeat(frames),
+        face_box: [0.1, 0.1, 0.9, 0.95].map(|edge| edge * size as f32).repeat(frames),
         landmarks,
         opening,
         valid: vec![1; frames],

@@ -57,6 +57,7 @@ mod tests {
             crop_size: side,
             frames: (0..num_frames * side * side * 3).map(|i| (i * i % 251) as u8).collect(),
             crop_from_frame: vec![0.0; 6 * num_frames],
+            face_box: vec![0.0; 4 * num_frames],
             landmarks: vec![0.0; 2 * 468 * num_frames],
             opening: vec![0.0; num_frames],
             valid: vec![1; num_frames],
