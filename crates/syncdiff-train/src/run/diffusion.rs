@@ -2,7 +2,7 @@
 
 use super::{DataSettings, Report, RunInputs, autoencoder, speech};
 use crate::diffusion::{
-    DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets, LatentClip, Sizes, position_weights,
+    DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets, LatentClip, SheetDrawing, Sizes, position_weights,
 };
 use crate::error::{TrainError, TrainResult};
 use crate::exchange::Partners;
@@ -15,7 +15,7 @@ use syncdiff_data::{Clip, Frame, KeepMask, KeepMaskKind, LatentKey, LatentStore,
 use syncdiff_model::audio::{AudioEncoder, AudioEncoderConfig, Conditioner};
 use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::denoiser::LatentDenoiser;
-use syncdiff_model::diffusion::Schedule;
+use syncdiff_model::diffusion::{Sampler, Schedule};
 use syncdiff_model::lipsync::SpeechEncoder;
 use syncdiff_model::preset::SpeechFeatures;
 use syncdiff_model::scorers::own_syncnet::WINDOW_FRAMES;
@@ -115,20 +115,15 @@ pub fn diffusion(
         },
     };
     if let Some(path) = files.init_from {
-        let weights = open_safetensors(path)?;
-        let names = LatentDenoiser::remap(&model_config.unet).with_prefix("denoiser.");
-        stage = DenoiserStage {
-            denoiser: load_into(stage.denoiser, &weights, &names)?,
-            conditioner: load_into(stage.conditioner, &weights, &Conditioner::remap().with_prefix("conditioner."))?,
-            audio: stage.audio.map(|audio| load_into(audio, &weights, &speech::names())).transpose()?,
-        };
+        stage = started_from(stage, path, &model_config)?;
     }
     let decoder = || -> TrainResult<Autoencoder> {
         let weights = open_safetensors(files.autoencoder)?;
         Ok(load_into(Autoencoder::new(&model_config.autoencoder, &device), &weights, &autoencoder::names())?)
     };
     let estimate = estimate_nets(&settings, files.syncnet, files.lpips, &device, decoder)?;
-    let task = encoder.task(inputs, settings, [&clips, &valid], device, estimate);
+    let drawn_by = (model_config.sampler, model_config.guidance);
+    let task = encoder.task(inputs, settings, [&clips, &valid], device, estimate, drawn_by);
     let folder = inputs.folder.join(MODEL_FOLDER);
     let Some(trained) = inputs.train(&task, stage, partners, report)? else { return Ok(folder) };
     let audio = trained.shadow.audio.or_else(|| listener.audio.clone());
@@ -142,6 +137,17 @@ pub fn diffusion(
         format!("# {}\n\n{changes}Trained for {} steps, {:.0} s.\n", config.preset, trained.step, trained.seconds);
     model.save(&folder, Storage::F16, &card, licence)?;
     Ok(folder)
+}
+
+/// The stage with the values of a `model.safetensors`, whose shapes must be its own.
+pub(super) fn started_from(stage: DenoiserStage, path: &Path, config: &LipSyncConfig) -> TrainResult<DenoiserStage> {
+    let weights = open_safetensors(path)?;
+    let names = LatentDenoiser::remap(&config.unet).with_prefix("denoiser.");
+    Ok(DenoiserStage {
+        denoiser: load_into(stage.denoiser, &weights, &names)?,
+        conditioner: load_into(stage.conditioner, &weights, &Conditioner::remap().with_prefix("conditioner."))?,
+        audio: stage.audio.map(|audio| load_into(audio, &weights, &speech::names())).transpose()?,
+    })
 }
 
 /// The networks of the losses on pictures, where the settings have such; `decoder` lies on the device that
@@ -297,7 +303,8 @@ impl ClipEncoder<'_> {
         Ok([train, self.encode_all(inputs, partners, "valid", &few, 0)?])
     }
 
-    /// What draws samples of these clips, training and held out, and knows their loss.
+    /// What draws samples of these clips, training and held out, and knows their loss; and by which sampler and guidance
+    /// it draws the sheets of its checkpoints.
     pub(super) fn task<'c>(
         &self,
         inputs: &RunInputs<'_>,
@@ -305,10 +312,12 @@ impl ClipEncoder<'_> {
         [clips, valid]: [&'c [LatentClip]; 2],
         device: Device,
         estimate: Option<EstimateNets>,
+        (sampler, guidance): (Sampler, f32),
     ) -> DiffusionTask<'c> {
         let (config, options, side) = (self.config, &inputs.config.options, self.config.latent_size());
         DiffusionTask {
             estimate,
+            drawing: Some(SheetDrawing::new(self.first_stage.clone(), sampler, guidance)),
             weights: position_weights(&self.mask.hidden_shares(side), side, &settings),
             settings,
             batch_size: options.batch_size,
