@@ -16,7 +16,7 @@ pub struct TrainOptions {
     #[serde(default = "one")]
     pub accumulate: usize,
     /// Forget what cheap operations make (sums, products, activations) and compute it again when the gradient needs it:
-    /// less memory, more time, the same values.
+    /// the same values. It saves memory only where such operations hold much of it, which they do not on the CPU.
     #[serde(default)]
     pub checkpoint_activations: bool,
     /// Peak learning rate of AdamW.
