@@ -12,7 +12,7 @@
 // What a prepared clip is made of, for those who learn from it: its picture type, its masks, its lip landmarks.
 pub use syncdiff_face::lips::LIP_POINTS;
 pub use syncdiff_face::{FaceError, KeepMask, KeepMaskKind};
-pub use syncdiff_media::Frame;
+pub use syncdiff_media::{Frame, write_png};
 
 mod atomic;
 pub mod augment;

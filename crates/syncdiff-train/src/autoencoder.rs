@@ -5,9 +5,11 @@
 //! weights and compute that a small machine lacks, the L1 term is also taken on horizontal and vertical differences,
 //! which keeps edges (lip line, teeth) sharp.
 
+use crate::best::Measure;
 use crate::error::TrainResult;
 use crate::images::{psnr, stored, to_tensor, window};
 use crate::seeds::mix;
+use crate::sheet::SampleSheet;
 use crate::trainer::{Shard, StepLoss, Task};
 use burn::tensor::{Device, Tensor};
 use rand::{Rng, SeedableRng};
@@ -71,6 +73,12 @@ impl AutoencoderTask<'_> {
             Ok(window(&frame, side, top, left, size, random.random()))
         });
         Ok(to_tensor(&pictures.collect::<TrainResult<Vec<_>>>()?, size, &self.device))
+    }
+
+    /// The held-out frames of every checkpoint, whole.
+    fn held_out(&self) -> TrainResult<Tensor<4>> {
+        let frames = (0..8).map(|i| self.valid.frame(mix(1, 0, i))).collect::<TrainResult<Vec<_>>>()?;
+        Ok(to_tensor(&frames, self.valid.side(), &self.device.clone().inner()))
     }
 }
 
@@ -139,9 +147,7 @@ impl Task<Autoencoder> for AutoencoderTask<'_> {
     }
 
     fn validate(&self, shadow: &Autoencoder) -> TrainResult<Vec<(&'static str, f32)>> {
-        let device = self.device.clone().inner();
-        let frames = (0..8).map(|i| self.valid.frame(mix(1, 0, i))).collect::<TrainResult<Vec<_>>>()?;
-        let x = to_tensor(&frames, self.valid.side(), &device);
+        let x = self.held_out()?;
         let z = shadow.encode(x.clone());
         let spread = z.clone().powi_scalar(2).mean().into_scalar::<f32>().sqrt();
         Ok(vec![
@@ -149,5 +155,14 @@ impl Task<Autoencoder> for AutoencoderTask<'_> {
             ("psnr_not_quantised", psnr(shadow.decode_quantized(z), x)),
             ("latent_rms", spread),
         ])
+    }
+
+    fn sheet(&self, shadow: &Autoencoder) -> TrainResult<Option<SampleSheet>> {
+        let truth = self.held_out()?;
+        Ok(Some(SampleSheet { drawn: shadow.decode(shadow.encode(truth.clone())), truth }))
+    }
+
+    fn best_by(&self) -> Option<Measure> {
+        Some(Measure::Highest("psnr"))
     }
 }

@@ -1,6 +1,7 @@
 //! Full-state checkpoints: model, moving average, optimiser, position. Written to a temporary folder, flushed to disk,
 //! then renamed, so that a folder under its final name is always whole.
 
+use crate::best::Best;
 use crate::error::{TrainError, TrainResult};
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
@@ -18,6 +19,9 @@ pub(crate) struct Position {
     pub(crate) ema_updates: u64,
     /// Wall-clock seconds of training so far, over all resumed parts.
     pub(crate) seconds: f64,
+    /// The best checkpoint so far, this one included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) best: Option<Best>,
 }
 
 /// What a checkpoint restores.
@@ -28,6 +32,9 @@ pub(crate) struct Restored<M> {
     pub(crate) position: Position,
 }
 
+/// Where they lie in the run folder.
+const FOLDER: &str = "checkpoints";
+
 /// Checkpoints of one run.
 pub(crate) struct Checkpoints {
     folder: PathBuf,
@@ -36,7 +43,7 @@ pub(crate) struct Checkpoints {
 
 impl Checkpoints {
     pub(crate) fn new(run: &Path, keep: usize) -> TrainResult<Self> {
-        let folder = run.join("checkpoints");
+        let folder = run.join(FOLDER);
         fs::create_dir_all(&folder).map_err(|e| TrainError::io(&folder, e))?;
         Ok(Self { folder, keep: keep.max(1) })
     }
@@ -52,7 +59,7 @@ impl Checkpoints {
         Ok(found)
     }
 
-    /// Saves, then removes what is older than the last `keep`.
+    /// Saves, then removes what is older than the last `keep`, but for the best one.
     pub(crate) fn save<M: Module>(
         &self,
         model: &M,
@@ -75,6 +82,7 @@ impl Checkpoints {
             let path = entry.path();
             File::open(&path).and_then(|file| file.sync_all()).map_err(|e| TrainError::io(&path, e))?;
         }
+        File::open(&partial).and_then(|dir| dir.sync_all()).map_err(|e| TrainError::io(&partial, e))?;
         let last = self.of_step(position.step);
         if last.exists() {
             fs::remove_dir_all(&last).map_err(|e| TrainError::io(&last, e))?;
@@ -82,7 +90,9 @@ impl Checkpoints {
         fs::rename(&partial, &last).map_err(|e| TrainError::io(&last, e))?;
         File::open(&self.folder).and_then(|dir| dir.sync_all()).map_err(|e| TrainError::io(&self.folder, e))?;
         let all = self.list()?;
-        for old in &all[..all.len().saturating_sub(self.keep)] {
+        let best = position.best.as_ref().map(|best| self.of_step(best.step));
+        let old = &all[..all.len().saturating_sub(self.keep)];
+        for old in old.iter().filter(|old| Some(*old) != best.as_ref()) {
             fs::remove_dir_all(old).map_err(|e| TrainError::io(old, e))?;
         }
         Ok(())
@@ -117,6 +127,12 @@ impl Checkpoints {
         }
         last_error.map_or(Ok(None), Err)
     }
+}
+
+/// Whether a run folder, which need not exist, has a whole checkpoint.
+pub(crate) fn holds_checkpoint(run: &Path) -> TrainResult<bool> {
+    let checkpoints = Checkpoints { folder: run.join(FOLDER), keep: 1 };
+    Ok(checkpoints.folder.is_dir() && !checkpoints.list()?.is_empty())
 }
 
 fn load<M: Module>(folder: &Path, model: &M, optimizer: ModuleOptimizer) -> TrainResult<Restored<M>> {

@@ -2,7 +2,7 @@
 //!
 //! # Source
 //! TensorFlow `core/lib/io/record_writer` (length, masked CRC-32C of the length, data, masked CRC-32C of the data; all
-//! little endian), `core/util/event.proto` and `core/framework/summary.proto`, of which four fields are used.
+//! little endian), `core/util/event.proto` and `core/framework/summary.proto`, of which a few fields are used.
 
 use crate::error::{TrainError, TrainResult};
 use crate::trainer::Stats;
@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// TensorBoard looks for `tfevents` in the name.
 const FILE: &str = "events.out.tfevents.0.syncdiff";
+/// What a picture is made of, by the number of its channels.
+const RGB: u64 = 3;
 /// Bytes of a record around its data.
 const FRAME_BYTES: u64 = 16;
 
@@ -54,11 +56,30 @@ impl Events {
         add("rate", stats.rate as f32);
         stats.parts.iter().for_each(|(name, value)| add(&format!("parts/{name}"), *value));
         stats.valid.iter().for_each(|(name, value)| add(&format!("valid/{name}"), *value));
+        self.summary(stats.step, stats.seconds, &summary)
+    }
+
+    /// Appends a picture, which is shown under the tag `samples`; `png` is the content of a file of this size.
+    pub(crate) fn draw(&mut self, step: u64, seconds: f64, [width, height]: [usize; 2], png: &[u8]) -> TrainResult<()> {
+        let mut image = Vec::new();
+        for (field, value) in [(1, height as u64), (2, width as u64), (3, RGB)] {
+            key(&mut image, field, 0);
+            varint(&mut image, value);
+        }
+        bytes(&mut image, 4, png);
+        let (mut entry, mut summary) = (Vec::new(), Vec::new());
+        bytes(&mut entry, 1, b"samples");
+        bytes(&mut entry, 4, &image);
+        bytes(&mut summary, 1, &entry);
+        self.summary(step, seconds, &summary)
+    }
+
+    fn summary(&mut self, step: u64, seconds: f64, summary: &[u8]) -> TrainResult<()> {
         let mut event = Vec::new();
-        double(&mut event, 1, stats.seconds);
+        double(&mut event, 1, seconds);
         key(&mut event, 2, 0);
-        varint(&mut event, stats.step);
-        bytes(&mut event, 5, &summary);
+        varint(&mut event, step);
+        bytes(&mut event, 5, summary);
         self.record(&event)
     }
 
@@ -132,6 +153,7 @@ mod tests {
             seconds: 1.5,
             parts: vec![("l1", 0.125)],
             valid: vec![("psnr", 30.0)],
+            best: None,
         }
     }
 
@@ -158,6 +180,20 @@ mod tests {
         for name in ["gradient_norm", "rate", "parts/l1", "valid/psnr"] {
             assert!(data.windows(name.len()).any(|w| w == name.as_bytes()), "{name}");
         }
+    }
+
+    #[test]
+    fn pictures_are_told_with_their_size() {
+        let folder = tempfile::tempdir().unwrap();
+        Events::open(folder.path()).unwrap().draw(7, 2.5, [300, 20], b"PNG").unwrap();
+        let written = std::fs::read(folder.path().join(FILE)).unwrap();
+        let first = u64::from_le_bytes(written[..8].try_into().unwrap()) as usize;
+        let data = &written[16 + first + 12..written.len() - 4];
+        // Step 7, a summary of one value: its tag, and an image of 20 lines of 300 pixels in three channels.
+        let mut expected = b"\x09".to_vec();
+        expected.extend(2.5f64.to_le_bytes());
+        expected.extend(b"\x10\x07\x2a\x19\x0a\x17\x0a\x07samples\x22\x0c\x08\x14\x10\xac\x02\x18\x03\x22\x03PNG");
+        assert_eq!(data, expected);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod adamw;
 mod autoencoder;
+mod best;
 mod checkpoint;
 mod diffusion;
 mod error;
@@ -17,6 +18,7 @@ mod pretrain;
 mod reader;
 pub mod run;
 mod seeds;
+mod sheet;
 mod speech;
 mod syncnet;
 mod talk;
@@ -24,15 +26,17 @@ mod trainer;
 mod wav2lip;
 
 pub use autoencoder::{AutoencoderTask, AutoencoderTraining, FrameSource};
+pub use best::{Best, Measure};
 pub use diffusion::{
     DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets, EstimateTraining, EstimateWeighting, LatentClip,
-    STUDENT_SAMPLER, Sizes, StudentStage, StudentTask, StudentTraining, position_weights,
+    STUDENT_SAMPLER, SheetDrawing, Sizes, StudentStage, StudentTask, StudentTraining, position_weights,
 };
 pub use error::{TrainError, TrainResult};
 pub use exchange::{Partners, Share};
 pub use options::TrainOptions;
 pub use pretrain::{PretrainTask, PretrainTraining, Pretrainee, SoundClusters};
 pub use reader::{ReaderTask, ReaderTraining};
+pub use sheet::SampleSheet;
 pub use speech::{
     ClipOffset, LIP_VALUES, LipReader, SpeechAugmentation, SpeechClip, SpeechTask, SpeechTraining, read_offsets,
     write_offsets,

@@ -15,6 +15,10 @@ pub struct TrainOptions {
     /// Equal parts that a step's batch is computed in, one after the other, where it does not fit into memory at once.
     #[serde(default = "one")]
     pub accumulate: usize,
+    /// Forget what cheap operations make (sums, products, activations) and compute it again when the gradient needs it:
+    /// the same values. It saves memory only where such operations hold much of it, which they do not on the CPU.
+    #[serde(default)]
+    pub checkpoint_activations: bool,
     /// Peak learning rate of AdamW.
     pub learning_rate: f64,
     /// Steps over which the rate rises from zero.
@@ -77,6 +81,7 @@ mod tests {
             steps: 100,
             batch_size: 1,
             accumulate: 1,
+            checkpoint_activations: false,
             learning_rate: 1e-3,
             warmup_steps: 10,
             final_rate: 0.1,

@@ -1,12 +1,14 @@
 //! The training loop: one for every model of the system.
 
 use crate::adamw::AdamW;
+use crate::best::Measure;
 use crate::checkpoint::{Checkpoints, Position};
 use crate::error::{TrainError, TrainResult};
 use crate::events::Events;
 use crate::exchange::Partners;
 use crate::gradients::{Accumulated, clip_global_norm, own_leaves};
 use crate::options::TrainOptions;
+use crate::sheet::SampleSheet;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
@@ -91,6 +93,21 @@ pub trait Task<M: Module>: Sync {
     fn validate(&self, _shadow: &M) -> TrainResult<Vec<(&'static str, f32)>> {
         Ok(Vec::new())
     }
+
+    /// Held-out pictures, drawn by the moving average of the weights: called at each checkpoint and written into the
+    /// run folder. It must not touch the random generator of the device. By default none.
+    ///
+    /// # Errors
+    /// When the data cannot be read.
+    fn sheet(&self, _shadow: &M) -> TrainResult<Option<SampleSheet>> {
+        Ok(None)
+    }
+
+    /// Which of the figures of [`Task::validate`] tells the best checkpoint, which is kept beside the newest ones. By
+    /// default none does.
+    fn best_by(&self) -> Option<Measure> {
+        None
+    }
 }
 
 /// One line of `stats.jsonl`.
@@ -114,6 +131,9 @@ pub struct Stats {
     /// Held-out figures, at checkpoints.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub valid: Vec<(&'static str, f32)>,
+    /// Steps of the best checkpoint so far, at checkpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best: Option<u64>,
 }
 
 /// What training returns.
@@ -196,7 +216,7 @@ fn steps<M: Module + Sync + 'static>(
         None => {
             // Parameters are drawn at first use: this reads them all before a step can seed the generator anew.
             let shadow = Ema::shadow_of(&model);
-            (model, shadow, new_optimizer(), Position { step: 0, ema_updates: 0, seconds: 0.0 })
+            (model, shadow, new_optimizer(), Position { step: 0, ema_updates: 0, seconds: 0.0, best: None })
         }
     };
     let mut ema = Ema::new(options.ema_decay, position.ema_updates);
@@ -216,15 +236,22 @@ fn steps<M: Module + Sync + 'static>(
         }
         model = optimizer.step(options.rate_at(step), model, gradients);
         shadow = ema.update(shadow, &model);
-        position = Position { step: step + 1, ema_updates: ema.num_updates(), seconds: clock() - started };
+        let best = position.best.take();
+        position = Position { step: step + 1, ema_updates: ema.num_updates(), seconds: clock() - started, best };
         let Some(log) = &mut log else { continue };
         window.add(value, norm, parts);
         let last = position.step == options.steps;
         let save = last || position.step.is_multiple_of(options.checkpoint_every);
         if save || position.step.is_multiple_of(options.log_every) {
             let valid = if save { task.validate(&shadow)? } else { Vec::new() };
-            let stats = window.take(position.step, options, position.seconds, valid);
+            if let Some(measure) = task.best_by() {
+                position.best = measure.better(position.best.take(), position.step, &valid);
+            }
+            let stats = window.take(&position, options, valid);
             log.write(&stats)?;
+            if let Some(sheet) = if save { task.sheet(&shadow)? } else { None } {
+                log.draw(&sheet, run, &position)?;
+            }
             let go_on = report(&stats);
             if save || !go_on {
                 checkpoints.save(&model, &shadow, &optimizer, &position)?;
@@ -417,7 +444,9 @@ impl Window {
         self.count += 1;
     }
 
-    fn take(&mut self, step: u64, options: &TrainOptions, seconds: f64, valid: Vec<(&'static str, f32)>) -> Stats {
+    fn take(&mut self, position: &Position, options: &TrainOptions, valid: Vec<(&'static str, f32)>) -> Stats {
+        let Position { step, seconds, .. } = *position;
+        let best = position.best.as_ref().filter(|_| !valid.is_empty()).map(|best| best.step);
         let count = self.count.max(1) as f64;
         let stats = Stats {
             step,
@@ -428,6 +457,7 @@ impl Window {
             seconds,
             parts: self.parts.take(),
             valid,
+            best,
         };
         *self = Self::default();
         stats
@@ -452,5 +482,10 @@ impl Log {
         let line = serde_json::to_string(stats).map_err(|e| TrainError::io(&self.path, e))?;
         writeln!(self.file, "{line}").map_err(|e| TrainError::io(&self.path, e))?;
         self.events.write(stats)
+    }
+
+    fn draw(&mut self, sheet: &SampleSheet, run: &Path, position: &Position) -> TrainResult<()> {
+        let png = sheet.write(run, position.step)?;
+        self.events.draw(position.step, position.seconds, sheet.size(), &png)
     }
 }

@@ -6,9 +6,11 @@
 //! sync loss asks its own expert; ours asks [`OwnSyncNet`], frozen, and is 1 - cosine of the embeddings of lips and
 //! sound. The critic learns in the same step, from faces that it cannot change.
 
+use crate::best::Measure;
 use crate::error::{TrainError, TrainResult};
 use crate::images::{psnr, stored, to_tensor};
 use crate::seeds::mix;
+use crate::sheet::SampleSheet;
 use crate::talk::{MAX_TRIES, TalkSource, TalkingClip, draw_clip};
 use crate::trainer::{Shard, StepLoss, Task};
 use burn::module::Module;
@@ -29,6 +31,8 @@ use syncdiff_model::weights::TensorMap;
 
 /// Held-out windows of five frames.
 const VALID_WINDOWS: usize = 16;
+/// Those of them that are on a sheet of pictures.
+const SHEET_WINDOWS: usize = 6;
 
 /// Settings of Wav2Lip's training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -160,6 +164,19 @@ impl<'a> Wav2LipTask<'a> {
         Batch { target, faces, mel: Tensor::cat(mel, 0), sounds: Tensor::cat(sounds, 0) }
     }
 
+    /// Fixed held-out windows, whose reference begins the clip.
+    fn held_out(&self) -> TrainResult<Vec<Window>> {
+        let mut windows = Vec::new();
+        for index in 0..self.valid.num_clips().min(VALID_WINDOWS) {
+            let clip = self.valid.clip(index * self.valid.num_clips() / self.valid.num_clips().min(VALID_WINDOWS))?;
+            let starts = clip.starts(WINDOW_FRAMES);
+            if let Some(first) = starts.first() {
+                windows.push(Window { start: starts[starts.len() / 2], reference: *first, clip });
+            }
+        }
+        Ok(windows)
+    }
+
     fn windows(&self, step: u64, samples: Range<usize>) -> TrainResult<Vec<Window>> {
         samples.map(|index| self.draw(mix(self.seed, step, index as u64))).collect()
     }
@@ -215,15 +232,7 @@ impl Task<Wav2LipTrainee> for Wav2LipTask<'_> {
     /// On fixed held-out windows, whose reference begins the clip: L1, PSNR, and the sync loss of drawn and of true
     /// faces.
     fn validate(&self, shadow: &Wav2LipTrainee) -> TrainResult<Vec<(&'static str, f32)>> {
-        let device = self.device.clone().inner();
-        let mut windows = Vec::new();
-        for index in 0..self.valid.num_clips().min(VALID_WINDOWS) {
-            let clip = self.valid.clip(index * self.valid.num_clips() / self.valid.num_clips().min(VALID_WINDOWS))?;
-            let starts = clip.starts(WINDOW_FRAMES);
-            if let Some(first) = starts.first() {
-                windows.push(Window { start: starts[starts.len() / 2], reference: *first, clip });
-            }
-        }
+        let (windows, device) = (self.held_out()?, self.device.clone().inner());
         if windows.is_empty() {
             return Ok(Vec::new());
         }
@@ -239,6 +248,26 @@ impl Task<Wav2LipTrainee> for Wav2LipTask<'_> {
             truth += share * sync_loss(&syncnet, batch.target, batch.sounds)?.into_scalar::<f32>();
         }
         Ok(vec![("l1", l1), ("psnr", ratio), ("sync", sync), ("sync_of_truth", truth)])
+    }
+
+    /// The middle frame of the first held-out windows.
+    fn sheet(&self, shadow: &Wav2LipTrainee) -> TrainResult<Option<SampleSheet>> {
+        let (mut windows, device) = (self.held_out()?, self.device.clone().inner());
+        windows.truncate(SHEET_WINDOWS);
+        if windows.is_empty() {
+            return Ok(None);
+        }
+        let batch = self.gather(&windows, &device);
+        let drawn = shadow.generator.forward(batch.mel, batch.faces);
+        let middle = |faces: Tensor<4>| {
+            let each = (0..windows.len()).map(|i| faces.clone().narrow(0, i * WINDOW_FRAMES + WINDOW_FRAMES / 2, 1));
+            Tensor::cat(each.collect(), 0) * 2.0 - 1.0
+        };
+        Ok(Some(SampleSheet { truth: middle(batch.target), drawn: middle(drawn) }))
+    }
+
+    fn best_by(&self) -> Option<Measure> {
+        Some(Measure::Highest("psnr"))
     }
 }
 

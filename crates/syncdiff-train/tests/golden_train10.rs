@@ -152,6 +152,7 @@ fn golden_ten_training_steps() {
         let options = |steps: usize| TrainOptions {
             steps: steps as u64,
             accumulate: 1,
+            checkpoint_activations: false,
             batch_size: golden.shape("in.t")[1],
             learning_rate: golden.float("/config/lr"),
             warmup_steps: 0,

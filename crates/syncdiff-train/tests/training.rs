@@ -1,7 +1,15 @@
 //! The loop at tiny size: exact resume, checkpoints that survive, losses that fall.
 
+#[path = "training/activations.rs"]
+mod activations;
+#[path = "training/best.rs"]
+mod best;
+#[path = "training/guards.rs"]
+mod guards;
 #[path = "training/processes.rs"]
 mod processes;
+#[path = "training/sheets.rs"]
+mod sheets;
 #[path = "common/talking.rs"]
 mod talking;
 #[path = "../../syncdiff-model/tests/common/tiny.rs"]
@@ -24,11 +32,11 @@ use syncdiff_model::unet::UNetConfig;
 use syncdiff_model::weights::{Remap, module_tensors};
 use syncdiff_train::{
     AutoencoderTask, AutoencoderTraining, DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets,
-    EstimateTraining, EstimateWeighting, FrameSource, LIP_VALUES, LatentClip, LipReader, PretrainTask,
-    PretrainTraining, Pretrainee, ReaderTask, ReaderTraining, Shard, Sizes, SoundClusters, SpeechAugmentation,
-    SpeechClip, SpeechTask, SpeechTraining, Stats, StepLoss, StudentStage, StudentTask, StudentTraining, SyncNetTask,
-    SyncNetTrainee, SyncNetTraining, TalkingClip, Task, TrainError, TrainOptions, TrainResult, Wav2LipTask,
-    Wav2LipTrainee, Wav2LipTraining, train,
+    EstimateTraining, EstimateWeighting, FrameSource, LIP_VALUES, LatentClip, LipReader, Measure, PretrainTask,
+    PretrainTraining, Pretrainee, ReaderTask, ReaderTraining, SampleSheet, Shard, SheetDrawing, Sizes, SoundClusters,
+    SpeechAugmentation, SpeechClip, SpeechTask, SpeechTraining, Stats, StepLoss, StudentStage, StudentTask,
+    StudentTraining, SyncNetTask, SyncNetTrainee, SyncNetTraining, TalkingClip, Task, TrainError, TrainOptions,
+    TrainResult, Wav2LipTask, Wav2LipTrainee, Wav2LipTraining, train,
 };
 
 /// The tensor library has one random generator for the whole process: tests that draw from it take turns.
@@ -42,6 +50,7 @@ fn options(steps: u64, batch_size: usize) -> TrainOptions {
         steps,
         batch_size,
         accumulate: 1,
+        checkpoint_activations: false,
         learning_rate: 3e-3,
         warmup_steps: 2,
         final_rate: 1.0,
@@ -192,8 +201,13 @@ fn diffusion_task_of<'a>(
         valid: clips,
         schedule: Schedule::paper(),
         estimate: None,
+        drawing: None,
     };
     (task, stage)
+}
+
+fn student_training(held_out: usize) -> StudentTraining {
+    StudentTraining { guidance_min: 1.5, guidance_max: 2.5, skip: 5, target_decay: 0.9, huber_c: 0.001, held_out }
 }
 
 /// Taught by a stage that lies outside of automatic differentiation.
@@ -203,16 +217,8 @@ fn student_task<'a>(
     teacher: &DenoiserStage,
 ) -> (StudentTask<'a>, StudentStage) {
     let (samples, _) = diffusion_task(device, clips);
-    let settings = StudentTraining {
-        guidance_min: 1.5,
-        guidance_max: 2.5,
-        skip: 5,
-        target_decay: 0.9,
-        huber_c: 0.001,
-        held_out: 20,
-    };
     let student = StudentStage::new(teacher.clone().train());
-    (StudentTask::new(settings, samples, teacher.clone()).unwrap(), student)
+    (StudentTask::new(student_training(20), samples, teacher.clone()).unwrap(), student)
 }
 
 /// A drawn face that opens its mouth as it gets louder.
@@ -365,6 +371,12 @@ impl<M: Module + Sync> Task<M> for Borrowed<'_, M> {
     }
     fn validate(&self, shadow: &M) -> TrainResult<Vec<(&'static str, f32)>> {
         self.0.validate(shadow)
+    }
+    fn sheet(&self, shadow: &M) -> TrainResult<Option<SampleSheet>> {
+        self.0.sheet(shadow)
+    }
+    fn best_by(&self) -> Option<Measure> {
+        self.0.best_by()
     }
 }
 
@@ -736,37 +748,6 @@ fn accumulated_gradients_are_those_of_the_whole_batch() {
     let wrong = TrainOptions { accumulate: 3, ..options(1, 2) };
     let error = train(&task, model, &wrong, folder.path(), &|| 0.0, &mut |_| true).map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("accumulate = 3"), "{error}");
-}
-
-/// Pictures, one of which becomes too bright for any number.
-struct Diverging<'a>(AutoencoderTask<'a>);
-
-impl Task<Autoencoder> for Diverging<'_> {
-    fn loss(&self, model: &Autoencoder, step: u64, shard: Shard) -> TrainResult<StepLoss> {
-        let mut loss = self.0.loss(model, step, shard)?;
-        if step == 2 {
-            loss.loss = loss.loss * f32::INFINITY;
-        }
-        Ok(loss)
-    }
-    fn batch_of(&self, step: u64) -> TrainResult<syncdiff_model::weights::TensorMap> {
-        self.0.batch_of(step)
-    }
-}
-
-#[test]
-fn a_loss_that_is_not_finite_leaves_its_batch() {
-    let _turn = turn();
-    let device = Device::flex();
-    let folder = tempfile::tempdir().unwrap();
-    let (task, model) = autoencoder_task(&device);
-    let options = TrainOptions { checkpoint_every: 2, ..options(4, 2) };
-    let ended = train(&Diverging(task), model, &options, folder.path(), &|| 0.0, &mut |_| true).map(|_| ());
-    let Err(TrainError::NotFinite { step: 2, batch, .. }) = &ended else { panic!("{ended:?}") };
-    let written = syncdiff_model::weights::open_safetensors(batch).unwrap();
-    assert_eq!(written["pictures"].shape(), [2, 3, 16, 16]);
-    assert!(ended.unwrap_err().to_string().contains("not-finite-2"));
-    assert!(folder.path().join("checkpoints/step-0000000002").is_dir());
 }
 
 fn assert_same_weights<M: Module>(a: &M, b: &M) {

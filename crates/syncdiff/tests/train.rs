@@ -1,6 +1,8 @@
 //! `syncdiff train`: every trainer killed and resumed as a program, on a disk that is full, on data that is damaged.
 
 mod common;
+#[path = "train/interrupted.rs"]
+mod interrupted;
 #[path = "train/processes.rs"]
 mod processes;
 #[path = "../../syncdiff-train/tests/common/talking.rs"]
@@ -129,7 +131,12 @@ impl Stage {
 
     /// A run that is killed as soon as its first checkpoint is there.
     fn killed(&self, name: &str, out: &str) {
-        let mut child = self.train(name, out).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        self.killed_on("data", name, out);
+    }
+
+    fn killed_on(&self, data: &str, name: &str, out: &str) {
+        let mut child =
+            self.train_on(data, name, out).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
         let checkpoint = self.path(out).join("checkpoints/step-0000000002");
         let begun = Instant::now();
         while !checkpoint.exists() {

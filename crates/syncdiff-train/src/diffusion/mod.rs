@@ -7,14 +7,18 @@
 
 mod estimate;
 mod hear;
+mod sheet;
 mod student;
 
 pub use estimate::{EstimateNets, EstimateTraining, EstimateWeighting};
+pub use sheet::SheetDrawing;
 pub use student::{STUDENT_SAMPLER, StudentStage, StudentTask, StudentTraining};
 
+use crate::best::Measure;
 use crate::error::TrainResult;
 use crate::images::stored;
 use crate::seeds::mix;
+use crate::sheet::SampleSheet;
 use crate::trainer::{Shard, StepLoss, Task};
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -132,6 +136,8 @@ pub struct DiffusionTask<'a> {
     pub schedule: Schedule,
     /// Networks of the losses on pictures, where the settings have such.
     pub estimate: Option<EstimateNets>,
+    /// How the sheet of a checkpoint is drawn; none is where absent.
+    pub drawing: Option<SheetDrawing>,
 }
 
 /// Sizes shared by every sample.
@@ -483,5 +489,13 @@ impl Task<DenoiserStage> for DiffusionTask<'_> {
         }
         let mean = |losses: &[f32]| losses.iter().sum::<f32>() / losses.len() as f32;
         Ok(vec![("loss", mean(&all)), ("noisy_loss", mean(&right)), ("noisy_loss_wrong_speech", mean(&wrong))])
+    }
+
+    fn sheet(&self, shadow: &DenoiserStage) -> TrainResult<Option<SampleSheet>> {
+        self.drawn_sheet(shadow)
+    }
+
+    fn best_by(&self) -> Option<Measure> {
+        Some(Measure::Lowest("noisy_loss"))
     }
 }

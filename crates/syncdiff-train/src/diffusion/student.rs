@@ -12,8 +12,11 @@
 //! the student, whose answer has it baked in; the solver's step may span several steps of the grid; and its last one ends
 //! at the clean latent, where f is the identity, not at the noise of timestep 0.
 
+use super::sheet::with_guidance;
 use super::{Batch, DenoiserStage, DiffusionTask, Pick, by_band, pick};
+use crate::best::Measure;
 use crate::error::{TrainError, TrainResult};
+use crate::sheet::SampleSheet;
 use crate::trainer::{Shard, StepLoss, Task};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -21,7 +24,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
-use syncdiff_model::denoiser::{BoundContext, BoundDenoiser, TimeTable, VisualPriors};
+use syncdiff_model::denoiser::{BoundDenoiser, VisualPriors};
 use syncdiff_model::diffusion::sampler::lcm::LCM_GRID;
 use syncdiff_model::diffusion::{
     Denoiser, Ema, LcmBoundary, LcmStep, LossWeighting, Sampler, SamplerKind, Spacing, pseudo_huber_elements,
@@ -182,15 +185,7 @@ impl<'a> StudentTask<'a> {
 
     /// Lets `ask` ask the teacher as it generates, with guidance.
     fn with_teacher<R>(&self, batch: &Batch, guidance: f32, ask: impl FnOnce(&dyn Denoiser) -> R) -> R {
-        let DenoiserStage { denoiser, conditioner, .. } = &self.teacher;
-        let [_, window, width] = batch.windows.dims();
-        // No speech is zero rows, as `speech_dropout` shows it.
-        let mute = || conditioner.forward(Tensor::zeros([1, window, width], &batch.windows.device()));
-        let guidance = denoiser.guidance(guidance, mute);
-        let context = denoiser.prepare_context(conditioner.forward(batch.windows.clone()));
-        let times = TimeTable::default();
-        let context = BoundContext::new(context, guidance.as_ref());
-        ask(&denoiser.bind_prepared(&batch.priors, context, &times, self.samples.settings.prediction))
+        with_guidance(&self.teacher, batch, (guidance, self.samples.settings.prediction), ask)
     }
 
     /// The step of the distillation, at the grid indices of these samples.
@@ -345,5 +340,13 @@ impl Task<StudentStage> for StudentTask<'_> {
             ("truth_four_steps", truth_four),
             ("truth_teacher", held_out.teacher_to_truth),
         ])
+    }
+
+    fn sheet(&self, shadow: &StudentStage) -> TrainResult<Option<SampleSheet>> {
+        self.samples.drawn_sheet(&shadow.student)
+    }
+
+    fn best_by(&self) -> Option<Measure> {
+        Some(Measure::Lowest("one_step"))
     }
 }

@@ -25,6 +25,7 @@ mod net;
 pub use clusters::SoundClusters;
 pub use net::Pretrainee;
 
+use crate::best::Measure;
 use crate::error::{TrainError, TrainResult};
 use crate::images::stored;
 use crate::seeds::mix;
@@ -240,6 +241,10 @@ impl Task<Pretrainee> for PretrainTask<'_> {
         }
         let names = ["accuracy", "by_sound", "by_sight", "baseline"];
         Ok(names.into_iter().zip(hits.map(|hits| hits as f32 / asked.max(1) as f32)).collect())
+    }
+
+    fn best_by(&self) -> Option<Measure> {
+        Some(Measure::Highest("accuracy"))
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod examples;
 
+use crate::best::Measure;
 use crate::error::{TrainError, TrainResult};
 use crate::images::stored;
 use crate::seeds::mix;
@@ -204,6 +205,10 @@ impl Task<GridReader> for ReaderTask<'_> {
         let wer = 1.0 - share(hits.iter().sum(), SLOTS);
         let figures = [("wer", wer), ("sentences", share(whole, 1))];
         Ok(figures.into_iter().chain(SLOT_NAMES.into_iter().zip(hits.map(|hits| share(hits, 1)))).collect())
+    }
+
+    fn best_by(&self) -> Option<Measure> {
+        Some(Measure::Lowest("wer"))
     }
 }
 

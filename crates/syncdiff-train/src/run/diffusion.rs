@@ -7,7 +7,6 @@ use crate::error::{TrainError, TrainResult};
 use crate::speech::read_offsets;
 use burn::tensor::Device;
 use std::path::{Path, PathBuf};
-use syncdiff_model::LipSync;
 use syncdiff_model::audio::{AudioEncoder, AudioEncoderConfig, Conditioner};
 use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::denoiser::LatentDenoiser;
@@ -15,6 +14,7 @@ use syncdiff_model::lipsync::SpeechEncoder;
 use syncdiff_model::preset::SpeechFeatures;
 use syncdiff_model::scorers::{Lpips, LpipsTrunk, OwnSyncNet};
 use syncdiff_model::weights::{Storage, load_into, open_safetensors};
+use syncdiff_model::{LipSync, LipSyncConfig};
 
 /// Name of the resulting weights folder in the run folder.
 pub const MODEL_FOLDER: &str = "model";
@@ -105,20 +105,15 @@ pub fn diffusion(
         },
     };
     if let Some(path) = files.init_from {
-        let weights = open_safetensors(path)?;
-        let names = LatentDenoiser::remap(&model_config.unet).with_prefix("denoiser.");
-        stage = DenoiserStage {
-            denoiser: load_into(stage.denoiser, &weights, &names)?,
-            conditioner: load_into(stage.conditioner, &weights, &Conditioner::remap().with_prefix("conditioner."))?,
-            audio: stage.audio.map(|audio| load_into(audio, &weights, &speech::names())).transpose()?,
-        };
+        stage = started_from(stage, path, &model_config)?;
     }
     let decoder = || -> TrainResult<Autoencoder> {
         let weights = open_safetensors(files.autoencoder)?;
         Ok(load_into(Autoencoder::new(&model_config.autoencoder, &device), &weights, &autoencoder::names())?)
     };
     let estimate = estimate_nets(&settings, files.syncnet, files.lpips, &device, decoder)?;
-    let task = encoder.task(inputs, settings, [&clips, &valid], device, estimate)?;
+    let drawn_by = (model_config.sampler, model_config.guidance);
+    let task = encoder.task(inputs, settings, [&clips, &valid], device, estimate, drawn_by)?;
     let folder = inputs.folder.join(MODEL_FOLDER);
     let Some(trained) = inputs.train(&task, stage, partners, report)? else { return Ok(folder) };
     let audio = trained.shadow.audio.or_else(|| listener.audio.clone());
@@ -132,6 +127,17 @@ pub fn diffusion(
         format!("# {}\n\n{changes}Trained for {} steps, {:.0} s.\n", config.preset, trained.step, trained.seconds);
     model.save(&folder, Storage::F16, &card, licence)?;
     Ok(folder)
+}
+
+/// The stage with the values of a `model.safetensors`, whose shapes must be its own.
+pub(super) fn started_from(stage: DenoiserStage, path: &Path, config: &LipSyncConfig) -> TrainResult<DenoiserStage> {
+    let weights = open_safetensors(path)?;
+    let names = LatentDenoiser::remap(&config.unet).with_prefix("denoiser.");
+    Ok(DenoiserStage {
+        denoiser: load_into(stage.denoiser, &weights, &names)?,
+        conditioner: load_into(stage.conditioner, &weights, &Conditioner::remap().with_prefix("conditioner."))?,
+        audio: stage.audio.map(|audio| load_into(audio, &weights, &speech::names())).transpose()?,
+    })
 }
 
 /// The networks of the losses on pictures, where the settings have such; `decoder` lies on the device that

@@ -1,7 +1,9 @@
 //! Prepared clips as the denoiser learns from them: seen and heard by the frozen networks, once, and kept.
 
 use super::{DataSettings, RunInputs};
-use crate::diffusion::{DiffusionTask, DiffusionTraining, EstimateNets, LatentClip, Sizes, position_weights};
+use crate::diffusion::{
+    DiffusionTask, DiffusionTraining, EstimateNets, LatentClip, SheetDrawing, Sizes, position_weights,
+};
 use crate::error::{TrainError, TrainResult};
 use crate::exchange::Partners;
 use crate::images::to_tensor;
@@ -17,7 +19,7 @@ use syncdiff_data::{
     Clip, Dataset, FaceError, Frame, KeepMask, KeepMaskKind, LatentKey, LatentStore, LatentType, Look, seed_of_clip,
 };
 use syncdiff_model::autoencoder::Autoencoder;
-use syncdiff_model::diffusion::Schedule;
+use syncdiff_model::diffusion::{Sampler, Schedule};
 use syncdiff_model::lipsync::SpeechEncoder;
 use syncdiff_model::scorers::OwnSyncNet;
 use syncdiff_model::scorers::own_syncnet::WINDOW_FRAMES;
@@ -224,7 +226,8 @@ impl ClipEncoder<'_> {
         Ok([train, self.encode_all(inputs, partners, "valid", &few, 0)?])
     }
 
-    /// What draws samples of these clips, training and held out, and knows their loss.
+    /// What draws samples of these clips, training and held out, and knows their loss; and by which sampler and guidance
+    /// it draws the sheets of its checkpoints.
     pub(super) fn task<'c>(
         &self,
         inputs: &RunInputs<'_>,
@@ -232,12 +235,14 @@ impl ClipEncoder<'_> {
         [clips, valid]: [&'c [LatentClip]; 2],
         device: Device,
         estimate: Option<EstimateNets>,
+        (sampler, guidance): (Sampler, f32),
     ) -> TrainResult<DiffusionTask<'c>> {
         let (config, options, side) = (self.config, &inputs.config.options, self.config.latent_size());
         let chosen = inputs.config.data.choose(inputs.data, "train")?;
         let hidden = self.hidden.shares(inputs.data, &chosen, side)?;
         Ok(DiffusionTask {
             estimate,
+            drawing: Some(SheetDrawing::new(self.first_stage.clone(), sampler, guidance)),
             weights: position_weights(&hidden, side, &settings),
             settings,
             batch_size: options.batch_size,

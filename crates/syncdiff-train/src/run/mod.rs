@@ -4,7 +4,7 @@
 //! distils the result into one that needs few steps. [`pretrain`] may come before [`speech`]. [`syncnet`] makes judges,
 //! and networks for a loss; [`wav2lip`] makes what the model is compared with; [`reader`] makes what reads words off
 //! its lips. A run folder holds `config.toml`, `stats.jsonl`, `checkpoints/` and, when the last step is done, the
-//! weights. Starting a run in a folder that has checkpoints goes on where they stop.
+//! weights. Starting a run in a folder that has checkpoints goes on where they stop; `samples/` shows held-out pictures.
 
 mod autoencoder;
 mod config;
@@ -32,6 +32,7 @@ pub use syncnet::{SYNCNET_FILE, SyncNetFiles, syncnet};
 pub use variant::{FeaturesName, MaskName, ModelChanges, PriorsName};
 pub use wav2lip::{WAV2LIP_FILE, Wav2LipFiles, wav2lip};
 
+use crate::checkpoint::holds_checkpoint;
 use crate::error::{TrainError, TrainResult};
 use crate::exchange::{Partners, Share};
 use crate::trainer::{Clock, Stats, Task, Trained, train_together};
@@ -59,12 +60,23 @@ pub struct RunInputs<'a> {
     /// This process's share of a run over several; `None` for a run of one. It is no part of the configuration: the
     /// weights do not depend on it.
     pub share: Option<Share>,
+    /// Refuse to begin anew: the run folder must hold a checkpoint to go on from.
+    pub resume: bool,
 }
 
 impl<'a> RunInputs<'a> {
     /// Creates the run folder and writes the configuration into it; a folder of another configuration is refused
     /// (only the number of steps may grow). Then joins the other processes of the run, if there are any.
     fn begin(&self) -> TrainResult<Option<Partners<'a>>> {
+        if self.resume && !holds_checkpoint(self.folder)? {
+            return Err(TrainError::Parameter {
+                name: "resume",
+                value: self.folder.display().to_string(),
+                allowed: "holds no checkpoint to go on from; name the run folder that does, or leave --resume out to \
+                          begin anew"
+                    .into(),
+            });
+        }
         fs::create_dir_all(self.folder).map_err(|e| TrainError::io(self.folder, e))?;
         if self.leads() {
             self.claim()?;
@@ -112,6 +124,10 @@ impl<'a> RunInputs<'a> {
     /// The device with automatic differentiation, its generator at the run's seed.
     fn differentiating(&self) -> Device {
         let device = self.device.clone().autodiff();
+        let device = match self.config.options.checkpoint_activations {
+            true => device.gradient_checkpointing(),
+            false => device,
+        };
         device.seed(self.config.options.seed);
         device
     }

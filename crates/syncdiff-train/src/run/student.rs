@@ -1,6 +1,6 @@
 //! The student's run: the distillation of a whole weights folder.
 
-use super::diffusion::estimate_nets;
+use super::diffusion::{estimate_nets, started_from};
 use super::encoder::{ClipEncoder, HiddenRegion, latent_store, speech_store};
 use super::{MODEL_FOLDER, Report, RunInputs, autoencoder};
 use crate::diffusion::{DenoiserStage, STUDENT_SAMPLER, StudentStage, StudentTask};
@@ -31,6 +31,8 @@ pub struct StudentFiles<'a> {
     pub syncnet: Option<&'a Path>,
     /// As for the diffusion.
     pub lpips: Option<&'a Path>,
+    /// Weights that the student starts from, where not from its teacher's.
+    pub init_from: Option<&'a Path>,
 }
 
 /// Distils the denoiser of a weights folder and writes a folder, [`MODEL_FOLDER`], whose configuration samples with
@@ -87,14 +89,18 @@ pub fn student(
     let device = inputs.differentiating();
     let start = LipSync::load(files.teacher, &device)?;
     let estimate = estimate_nets(&drawing, files.syncnet, files.lpips, &device, || Ok(start.autoencoder))?;
-    let samples = encoder.task(inputs, drawing, [&clips, &valid], device, estimate)?;
+    let drawn_by = (STUDENT_SAMPLER, LipSyncConfig::NO_GUIDANCE);
+    let samples = encoder.task(inputs, drawing, [&clips, &valid], device, estimate, drawn_by)?;
     let frozen = DenoiserStage {
         denoiser: teacher.denoiser.clone(),
         conditioner: teacher.speech.conditioner.clone(),
         audio: None,
     };
     let task = StudentTask::new(settings, samples, frozen)?;
-    let learns = DenoiserStage { denoiser: start.denoiser, conditioner: start.speech.conditioner, audio: None };
+    let mut learns = DenoiserStage { denoiser: start.denoiser, conditioner: start.speech.conditioner, audio: None };
+    if let Some(path) = files.init_from {
+        learns = started_from(learns, path, &model_config)?;
+    }
     let learns = StudentStage::new(learns);
     let folder = inputs.folder.join(MODEL_FOLDER);
     let Some(trained) = inputs.train(&task, learns, partners, report)? else { return Ok(folder) };

@@ -13,6 +13,7 @@ mod offset;
 pub use augment::SpeechAugmentation;
 pub use offset::{ClipOffset, read_offsets, write_offsets};
 
+use crate::best::Measure;
 use crate::error::TrainResult;
 use crate::images::stored;
 use crate::seeds::mix;
@@ -262,6 +263,10 @@ impl Task<LipReader> for SpeechTask<'_> {
         }
         let count = count.max(1) as f32;
         Ok(vec![("opening_correlation", plain / count), ("aligned_correlation", aligned / count)])
+    }
+
+    fn best_by(&self) -> Option<Measure> {
+        Some(Measure::Highest("aligned_correlation"))
     }
 }
 

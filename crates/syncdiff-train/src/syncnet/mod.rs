@@ -12,6 +12,7 @@ mod held_out;
 
 pub(crate) use held_out::held_out_figures;
 
+use crate::best::Measure;
 use crate::error::{TrainError, TrainResult};
 use crate::images::stored;
 use crate::seeds::mix;
@@ -184,6 +185,10 @@ impl Task<SyncNetTrainee> for SyncNetTask<'_> {
     /// where it fits best on the whole, `of_clips` of whole clips.
     fn validate(&self, shadow: &SyncNetTrainee) -> TrainResult<Vec<(&'static str, f32)>> {
         held_out_figures(shadow, self.valid, &self.device.clone().inner())
+    }
+
+    fn best_by(&self) -> Option<Measure> {
+        Some(Measure::Highest("accuracy"))
     }
 }
 

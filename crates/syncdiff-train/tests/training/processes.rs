@@ -1,5 +1,6 @@
 //! Several ranks of one run, a thread each, against one that does it alone.
 
+use super::guards::{Diverging, Fault};
 use super::*;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -204,6 +205,30 @@ fn processes_resume_after_one_has_failed() {
         let (model, shadow, _) = ended.unwrap();
         assert_same_weights(&whole, &model);
         assert_same_weights(&whole_shadow, &shadow);
+    }
+}
+
+/// Every rank finds the number that is none, by itself; rank 0 alone leaves the batch.
+#[test]
+fn what_is_not_finite_ends_every_process() {
+    let _turn = turn();
+    let device = Device::flex();
+    for (fault, named) in [(Fault::Loss, "loss"), (Fault::Gradient, "gradient norm")] {
+        let folder = tempfile::tempdir().unwrap();
+        let make = || {
+            let (task, model) = autoencoder_task(&device);
+            (Box::new(Diverging(Box::new(task), fault)) as Box<dyn Task<_>>, model)
+        };
+        let options = TrainOptions { checkpoint_every: 2, ..options(4, 2) };
+        let ended = ranks(&make, &options, folder.path(), 2, 0);
+        for ended in &ended {
+            let Err(TrainError::NotFinite { step: 2, what, batch, .. }) = ended.as_ref().map(|_| ()) else {
+                panic!("{:?}", ended.as_ref().map(|_| ()));
+            };
+            assert_eq!(*what, named);
+            assert!(batch.is_file());
+        }
+        assert!(folder.path().join("checkpoints/step-0000000002").is_dir());
     }
 }
 

@@ -114,6 +114,9 @@ pub(crate) enum TrainCommand {
         /// Terms of the resulting weights, written beside them [default: the teacher's]
         #[arg(long, value_name = "TEXT")]
         licence: Option<String>,
+        /// Start from these weights instead of the teacher's: the `model.safetensors` of a weights folder
+        #[arg(long, value_name = "FILE")]
+        init_from: Option<PathBuf>,
         /// Result of `train syncnet` for the sync loss of [diffusion.estimate]; another one must judge
         #[arg(long, value_name = "FILE")]
         syncnet: Option<PathBuf>,
@@ -175,6 +178,9 @@ pub(crate) struct RunArgs {
     /// Number of steps, instead of the configuration's
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
+    /// Only go on from a checkpoint: fail where --out holds none, instead of beginning anew
+    #[arg(long, conflicts_with = "dry_run")]
+    resume: bool,
     /// Say how large and how long the run would be, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -256,7 +262,15 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
     }
     let share = args.share();
     let _others = args.start_others()?;
-    let inputs = RunInputs { config: &config, data: &data, folder: &args.out, device: &device, clock: &clock, share };
+    let inputs = RunInputs {
+        config: &config,
+        data: &data,
+        folder: &args.out,
+        device: &device,
+        clock: &clock,
+        share,
+        resume: args.resume,
+    };
     let mut report = |stats: &Stats| {
         say(&line(stats));
         cancel.check().is_ok()
@@ -289,7 +303,9 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
             };
             run::diffusion(&inputs, &files, licence, &mut report)?
         }
-        TrainCommand::Student { teacher, autoencoder, offsets, latents, licence, syncnet, lpips, .. } => {
+        TrainCommand::Student {
+            teacher, autoencoder, offsets, latents, licence, init_from, syncnet, lpips, ..
+        } => {
             let files = StudentFiles {
                 teacher,
                 autoencoder: autoencoder.as_deref(),
@@ -297,6 +313,7 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
                 latents,
                 syncnet: syncnet.as_deref(),
                 lpips: lpips.as_deref(),
+                init_from: init_from.as_deref(),
             };
             run::student(&inputs, &files, licence.as_deref(), &mut report)?
         }
@@ -339,8 +356,9 @@ fn planned(plan: &RunPlan) -> String {
 pub(super) fn line(stats: &Stats) -> String {
     let figures =
         |parts: &[(&str, f32)]| parts.iter().map(|(name, value)| format!(" {name} {value:.4}")).collect::<String>();
+    let left = stats.seconds / stats.step.max(1) as f64 * stats.steps.saturating_sub(stats.step) as f64;
     let mut text = format!(
-        "step {}/{} loss {:.5} gradient {:.3} rate {:.2e} {:.0} s{}",
+        "step {}/{} loss {:.5} gradient {:.3} rate {:.2e} {:.0} s, {left:.0} s left{}",
         stats.step,
         stats.steps,
         stats.loss,
@@ -351,6 +369,9 @@ pub(super) fn line(stats: &Stats) -> String {
     );
     if !stats.valid.is_empty() {
         text.push_str(&format!(" | valid{}", figures(&stats.valid)));
+    }
+    if let Some(step) = stats.best {
+        text.push_str(&format!(" | best at {step}"));
     }
     text
 }

@@ -157,7 +157,15 @@ impl Lab<'_> {
         report: &mut dyn FnMut(&Stats) -> bool,
     ) -> TrainResult<PathBuf> {
         let clock = || self.started.elapsed().as_secs_f64();
-        let inputs = RunInputs { config, data: &self.data, folder, device: &self.device, clock: &clock, share: None };
+        let inputs = RunInputs {
+            config,
+            data: &self.data,
+            folder,
+            device: &self.device,
+            clock: &clock,
+            share: None,
+            resume: false,
+        };
         let offsets = self.args.offsets.as_deref();
         match trainer {
             Trainer::Diffusion { autoencoder, speech } => {
