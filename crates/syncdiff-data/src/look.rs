@@ -32,13 +32,26 @@ impl Look {
             return Self::PLAIN;
         }
         let hash = Sha256::digest(clip);
-        let (seed, copy) = (u64::from_le_bytes(std::array::from_fn(|i| hash[i])), copy as u64);
-        let mut draws = Draws::new(seed, 0, copy, *b"blur\0\0\0\0");
+        Self::other(u64::from_le_bytes(std::array::from_fn(|i| hash[i])), 0, copy as u64)
+    }
+
+    /// For sample `index` of a step: in a `share` of all samples a look like those of copies, else the clip as it is. The
+    /// same address gives the same look.
+    pub fn draw(share: f64, seed: u64, step: u64, index: u64) -> Self {
+        if Draws::new(seed, step, index, *b"varied\0\0").unit() < share {
+            Self::other(seed, step, index)
+        } else {
+            Self::PLAIN
+        }
+    }
+
+    fn other(seed: u64, step: u64, index: u64) -> Self {
+        let mut draws = Draws::new(seed, step, index, *b"blur\0\0\0\0");
         let blurred = draws.below(3) == 0;
         Look {
-            shape: Shape::draw(seed, copy),
-            mirrored: draw_flip(seed, 0, copy),
-            colour: ColourJitter::draw(&JitterRanges::WIDE, seed, 0, copy),
+            shape: Shape::draw(seed, step, index),
+            mirrored: draw_flip(seed, step, index),
+            colour: ColourJitter::draw(&JitterRanges::WIDE, seed, step, index),
             blur: if blurred { draws.unit() * MOST_BLUR } else { 0.0 },
         }
     }
@@ -84,8 +97,8 @@ impl Shape {
     /// Row from which on widths have changed wholly: above the upper lip.
     const WIDE_FROM: f64 = 0.55;
 
-    fn draw(seed: u64, copy: u64) -> Self {
-        let mut draws = Draws::new(seed, 0, copy, *b"shape\0\0\0");
+    fn draw(seed: u64, step: u64, index: u64) -> Self {
+        let mut draws = Draws::new(seed, step, index, *b"shape\0\0\0");
         Shape { length: Self::MOST.length.powf(draws.signed_unit()), width: Self::MOST.width.powf(draws.signed_unit()) }
     }
 
@@ -236,6 +249,17 @@ mod tests {
                 (1.0 / 1.12..=1.12).contains(&look.shape.length) && (1.0 / 1.08..=1.08).contains(&look.shape.width)
             );
             assert!((0.0..=MOST_BLUR).contains(&look.blur));
+        }
+    }
+
+    #[test]
+    fn a_share_of_samples_looks_otherwise() {
+        let varied = |share: f64| (0..1000).filter(|i| Look::draw(share, 1, 2, *i) != Look::PLAIN).count();
+        assert_eq!((varied(0.0), varied(1.0)), (0, 1000));
+        assert!((220..280).contains(&varied(0.25)), "{}", varied(0.25));
+        assert_eq!(Look::draw(1.0, 1, 2, 3), Look::draw(1.0, 1, 2, 3));
+        for other in [Look::draw(1.0, 2, 2, 3), Look::draw(1.0, 1, 3, 3), Look::draw(1.0, 1, 2, 4)] {
+            assert_ne!(other, Look::draw(1.0, 1, 2, 3));
         }
     }
 }

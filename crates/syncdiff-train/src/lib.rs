@@ -23,7 +23,7 @@ mod talk;
 mod trainer;
 mod wav2lip;
 
-pub use autoencoder::{AutoencoderTask, AutoencoderTraining, FrameSource};
+pub use autoencoder::{AutoencoderTask, AutoencoderTrainee, AutoencoderTraining, FrameSource};
 pub use diffusion::{
     DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets, EstimateTraining, EstimateWeighting, LatentClip,
     STUDENT_SAMPLER, Sizes, StudentStage, StudentTask, StudentTraining, position_weights,
