@@ -799,6 +799,17 @@ fn mean(part: &[f32]) -> f32 {
     part.iter().sum::<f32>() / part.len() as f32
 }
 
+/// A part of the loss as the log of a run has it, step by step.
+fn logged(folder: &Path, name: &str) -> Vec<f32> {
+    let text = std::fs::read_to_string(folder.join("stats.jsonl")).unwrap();
+    let of = |line: &str| {
+        let stats: serde_json::Value = serde_json::from_str(line).unwrap();
+        let part = stats["parts"].as_array().unwrap().iter().find(|part| part[0] == name).map(|part| part[1].as_f64());
+        part.flatten().unwrap_or_else(|| panic!("no {name} in {line}")) as f32
+    };
+    text.lines().map(of).collect()
+}
+
 /// A figure on held-out data by its name.
 fn figure<M: Module>(task: &impl Task<M>, shadow: &M, name: &str) -> f32 {
     let figures = task.validate(shadow).unwrap();
@@ -812,7 +823,6 @@ fn autoencoder_overfits_two_pictures() {
     let folder = tempfile::tempdir().unwrap();
     let (task, model) = autoencoder_task(&device);
     let (_, shadow, losses) = run(&task, model, &options(60, 2), folder.path(), 0);
-    eprintln!("AE {losses:?}");
     let psnr = figure(&task, &shadow, "psnr");
     // Measured: 0.186 after 0.644, and 19.5 dB.
     assert!(mean(&losses[55..]) < 0.2 && psnr > 19.0, "{psnr} dB, {losses:?}");
@@ -931,11 +941,13 @@ fn wav2lip_overfits_one_clip() {
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
     let (task, model) = wav2lip_task(&device, WAV2LIP);
-    let (_, shadow, losses) = run(&task, model, &options(40, 2), folder.path(), 0);
-    eprintln!("W2L {losses:?} {:?}", task.validate(&shadow));
-    eprintln!("W2L {}", std::fs::read_to_string(folder.path().join("stats.jsonl")).unwrap());
+    // Nearly that of the source, at which the critic does not swing.
+    let options = TrainOptions { learning_rate: 2e-4, ..options(40, 2) };
+    let (_, shadow, _) = run(&task, model, &options, folder.path(), 0);
     let psnr = figure(&task, &shadow, "psnr");
-    assert!(psnr > 20.0, "{psnr} dB, {losses:?}");
+    let [l1, critic] = ["l1", "critic"].map(|name| mean(&logged(folder.path(), name)[30..]));
+    // Measured: 20.8 dB, 0.056 after 0.157, and 1.06; a critic that knows nothing has 2 ln 2 = 1.39.
+    assert!(psnr > 19.5 && l1 < 0.065 && critic < 1.2, "{psnr} dB, L1 {l1}, critic {critic}");
 }
 
 /// One look for all ten frames of a sample, in the asked share of samples, by seed, step and number.

@@ -284,3 +284,21 @@ impl Task<AutoencoderTrainee> for AutoencoderTask<'_> {
         Ok(figures)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A configuration from before there were other losses asks for none of them.
+    #[test]
+    fn only_losses_that_are_asked_for_cost_something() {
+        let text = "window = 64\nquantize_from = 300\nedge_weight = 0.5\ncodebook_weight = 1.0";
+        let old: AutoencoderTraining = toml::from_str(text).unwrap();
+        assert_eq!((old.lpips_weight, old.adversarial_weight, old.varied), (0.0, 0.0, 0.0));
+        assert_eq!(old.cost_of_lookers(), Cost::default());
+        let lpips = AutoencoderTraining { lpips_weight: 1.0, ..old.clone() }.cost_of_lookers();
+        assert!(lpips.parameters == 0 && lpips.macs > 2 * old.window.pow(2) as u64 * 64 * 64 * 9);
+        let critic = AutoencoderTraining { adversarial_weight: 0.75, ..old }.cost_of_lookers();
+        assert_eq!(critic, PatchDiscriminator::cost(3, 64, 64).times(3));
+    }
+}

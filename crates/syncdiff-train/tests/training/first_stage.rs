@@ -58,16 +58,19 @@ fn autoencoder_with_published_losses_resume_is_exact() {
     }
 }
 
+/// At a rate at which the critic, which learns at the same, does not swing.
 #[test]
 fn autoencoder_with_published_losses_overfits_two_pictures() {
     let _turn = turn();
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
-    let (task, model) = task_of(&device, AutoencoderTraining { adversarial_from: 20, ..PUBLISHED });
-    let (_, shadow, losses) = run(&task, model, &options(60, 2), folder.path(), 0);
-    eprintln!("PUB {}", std::fs::read_to_string(folder.path().join("stats.jsonl")).unwrap());
+    let (task, model) = task_of(&device, AutoencoderTraining { adversarial_from: 0, ..PUBLISHED });
+    let options = TrainOptions { learning_rate: 1e-3, ..options(60, 2) };
+    let (_, shadow, _) = run(&task, model, &options, folder.path(), 0);
     let [psnr, distance] = ["psnr", "lpips"].map(|name| figure(&task, &shadow, name));
-    eprintln!("PUB {psnr} {distance} {losses:?}");
+    let critic = mean(&logged(folder.path(), "critic")[50..]);
+    // Measured: 21.8 dB, LPIPS 0.17 after 2.24, and 0.53; a critic that knows nothing has 1.
+    assert!(psnr > 20.0 && distance < 0.25 && critic < 0.8, "{psnr} dB, LPIPS {distance}, critic {critic}");
 }
 
 /// Each loss is there from its step on, and only then; the critic does not move before.
