@@ -39,11 +39,20 @@ impl Look {
         if copy == 0 {
             return Self::PLAIN;
         }
-        Self::draw(seed_of_clip(clip), 0, copy as u64)
+        Self::other(seed_of_clip(clip), 0, copy as u64)
     }
 
-    /// The look of sample `index` of a step, as [`Look::of_copy`] draws them: the same address gives the same look.
-    pub fn draw(seed: u64, step: u64, index: u64) -> Self {
+    /// For sample `index` of a step: in a `share` of all samples a look like those of copies, else the clip as it is. The
+    /// same address gives the same look.
+    pub fn draw(share: f64, seed: u64, step: u64, index: u64) -> Self {
+        if Draws::new(seed, step, index, *b"varied\0\0").unit() < share {
+            Self::other(seed, step, index)
+        } else {
+            Self::PLAIN
+        }
+    }
+
+    fn other(seed: u64, step: u64, index: u64) -> Self {
         let mut draws = Draws::new(seed, step, index, *b"camera\0\0");
         let (blurred, compressed) = (draws.below(3) == 0, draws.below(3) == 0);
         let (blur, jpeg) = (draws.unit() * MOST_BLUR, JPEG.start() + draws.below(JPEG.len() as u64) as u8);
@@ -354,6 +363,17 @@ mod tests {
             assert!((1.0 / 1.12..=1.12).contains(&shape.length) && (1.0 / 1.08..=1.08).contains(&shape.width));
             assert!(shape.shift.iter().all(|shift| shift.abs() <= 0.015));
             assert!((0.0..=MOST_BLUR).contains(&blur) && jpeg.is_none_or(|quality| JPEG.contains(&quality)));
+        }
+    }
+
+    #[test]
+    fn a_share_of_samples_looks_otherwise() {
+        let varied = |share: f64| (0..1000).filter(|i| Look::draw(share, 1, 2, *i) != Look::PLAIN).count();
+        assert_eq!((varied(0.0), varied(1.0)), (0, 1000));
+        assert!((220..280).contains(&varied(0.25)), "{}", varied(0.25));
+        assert_eq!(Look::draw(1.0, 1, 2, 3), Look::draw(1.0, 1, 2, 3));
+        for other in [Look::draw(1.0, 2, 2, 3), Look::draw(1.0, 1, 3, 3), Look::draw(1.0, 1, 2, 4)] {
+            assert_ne!(other, Look::draw(1.0, 1, 2, 3));
         }
     }
 }

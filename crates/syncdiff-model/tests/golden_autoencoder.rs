@@ -10,7 +10,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use common::find::{Tolerance, number_after};
 use common::{Golden, goldens, values};
-use syncdiff_model::autoencoder::discriminator::{adaptive_weight, deception_loss, hinge_loss};
+use syncdiff_model::autoencoder::discriminator::{ADVERSARIAL_WEIGHT, adaptive_weight, deception_loss, hinge_loss};
 use syncdiff_model::autoencoder::{Autoencoder, AutoencoderConfig, PatchDiscriminator};
 use syncdiff_model::weights::{Remap, load_into};
 
@@ -118,7 +118,8 @@ fn autoencoder_losses_and_gradients(golden: &Golden) {
         let gradient = model.decoder.last_layer().weight.val().grad(&loss.backward()).expect("a gradient");
         f64::from(gradient.powi_scalar(2).sum().sqrt().into_scalar::<f32>())
     };
-    let weight = adaptive_weight(norm_at_last_layer(losses().0), norm_at_last_layer(losses().1));
+    let norms = (norm_at_last_layer(losses().0), norm_at_last_layer(losses().1));
+    let weight = adaptive_weight(norms.0, norms.1, ADVERSARIAL_WEIGHT);
     let (reconstruction, deception, codebook, rebuilt) = losses();
     scalar("gen_nll_loss", value(&reconstruction));
     scalar("gen_g_loss", value(&deception));

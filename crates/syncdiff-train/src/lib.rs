@@ -25,7 +25,7 @@ mod talk;
 mod trainer;
 mod wav2lip;
 
-pub use autoencoder::{AutoencoderTask, AutoencoderTraining, FrameSource};
+pub use autoencoder::{AutoencoderTask, AutoencoderTrainee, AutoencoderTraining, FrameSource};
 pub use best::{Best, Measure};
 pub use diffusion::{
     DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets, EstimateTraining, EstimateWeighting, LatentClip,

@@ -20,7 +20,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use syncdiff_data::KeepMask;
+use syncdiff_data::{KeepMask, Look};
 use syncdiff_model::audio::log_filterbank;
 use syncdiff_model::baselines::wav2lip::FACE_SIZE;
 use syncdiff_model::baselines::wav2lip_lite::{FaceCritic, FrameSounds, Wav2LipLite};
@@ -44,10 +44,17 @@ pub struct Wav2LipTraining {
     pub sync_from: u64,
     /// Share of the adversarial loss; 0.07 in the source, 0 does without a critic.
     pub adversarial_weight: f64,
+    /// Share of the samples whose frames all get one other look (face shape, colours, sharpness), 0 to 1.
+    #[serde(default)]
+    pub varied: f64,
 }
 
 impl Wav2LipTraining {
     fn check(&self) -> TrainResult<()> {
+        if !(0.0..=1.0).contains(&self.varied) {
+            let (value, allowed) = (self.varied.to_string(), "a share from 0 to 1".into());
+            return Err(TrainError::Parameter { name: "wav2lip.varied", value, allowed });
+        }
         let shares = [self.sync_weight, self.adversarial_weight];
         if shares.iter().all(|share| (0.0..1.0).contains(share)) && shares.iter().sum::<f64>() < 1.0 {
             return Ok(());
@@ -94,6 +101,8 @@ struct Window {
     clip: TalkingClip,
     start: usize,
     reference: usize,
+    /// Of all ten.
+    look: Look,
 }
 
 /// What a step learns from; all of five frames to a window.
@@ -127,8 +136,8 @@ impl<'a> Wav2LipTask<'a> {
         Ok(Self { settings, batch_size, seed, device, syncnet: syncnet.no_grad(), keep, clips, valid })
     }
 
-    fn draw(&self, seed: u64) -> TrainResult<Window> {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
+    fn draw(&self, step: u64, index: u64) -> TrainResult<Window> {
+        let mut random = ChaCha8Rng::seed_from_u64(mix(self.seed, step, index));
         let drawn = draw_clip(self.clips, WINDOW_FRAMES, 1, &mut random)?;
         let (clip, starts) = drawn.ok_or_else(|| TrainError::Parameter {
             name: "data",
@@ -137,7 +146,7 @@ impl<'a> Wav2LipTask<'a> {
         })?;
         let mut any = || starts[random.random_range(0..starts.len())];
         let (start, reference) = (any(), any());
-        Ok(Window { clip, start, reference })
+        Ok(Window { clip, start, reference, look: Look::draw(self.settings.varied, self.seed, step, index) })
     }
 
     fn gather(&self, windows: &[Window], device: &Device) -> Batch {
@@ -145,8 +154,13 @@ impl<'a> Wav2LipTask<'a> {
         let pictures = |first: &dyn Fn(&Window) -> usize| {
             let frames = windows.iter().map(|window| {
                 let clip = &window.clip.clip;
+                let seen = |frame: usize| {
+                    let mut crop = clip.frame(frame).to_vec();
+                    window.look.apply(&mut crop, clip.crop_size());
+                    crop
+                };
                 let frames = first(window)..first(window) + WINDOW_FRAMES;
-                to_tensor(&frames.map(|f| clip.frame(f).to_vec()).collect::<Vec<_>>(), clip.crop_size(), device)
+                to_tensor(&frames.map(seen).collect::<Vec<_>>(), clip.crop_size(), device)
             });
             let all = Tensor::cat(frames.collect(), 0);
             resample(all, Part::WHOLE, Part::WHOLE, [FACE_SIZE; 2]) * 0.5 + 0.5
@@ -171,14 +185,15 @@ impl<'a> Wav2LipTask<'a> {
             let clip = self.valid.clip(index * self.valid.num_clips() / self.valid.num_clips().min(VALID_WINDOWS))?;
             let starts = clip.starts(WINDOW_FRAMES);
             if let Some(first) = starts.first() {
-                windows.push(Window { start: starts[starts.len() / 2], reference: *first, clip });
+                let (start, reference) = (starts[starts.len() / 2], *first);
+                windows.push(Window { clip, start, reference, look: Look::PLAIN });
             }
         }
         Ok(windows)
     }
 
     fn windows(&self, step: u64, samples: Range<usize>) -> TrainResult<Vec<Window>> {
-        samples.map(|index| self.draw(mix(self.seed, step, index as u64))).collect()
+        samples.map(|index| self.draw(step, index as u64)).collect()
     }
 }
 
@@ -200,7 +215,7 @@ impl Task<Wav2LipTrainee> for Wav2LipTask<'_> {
     fn loss(&self, model: &Wav2LipTrainee, step: u64, shard: Shard) -> TrainResult<StepLoss> {
         let batch = self.gather(&self.windows(step, shard.range(self.batch_size))?, &self.device);
         let drawn = model.generator.forward(batch.mel, batch.faces);
-        let Wav2LipTraining { sync_weight, sync_from, adversarial_weight } = self.settings;
+        let Wav2LipTraining { sync_weight, sync_from, adversarial_weight, .. } = self.settings;
         let sync_weight = if step < sync_from { 0.0 } else { sync_weight };
         let l1 = (drawn.clone() - batch.target.clone()).abs().mean();
         let mut parts = vec![("l1", l1.clone().into_scalar::<f32>())];
@@ -277,11 +292,18 @@ mod tests {
 
     #[test]
     fn shares_must_leave_something_for_the_picture() {
-        let of = |sync_weight, adversarial_weight| Wav2LipTraining { sync_weight, sync_from: 0, adversarial_weight };
+        let of = |sync_weight, adversarial_weight| Wav2LipTraining {
+            sync_weight,
+            sync_from: 0,
+            adversarial_weight,
+            varied: 0.0,
+        };
         assert!(of(0.03, 0.07).check().is_ok() && of(0.0, 0.0).check().is_ok());
         for bad in [of(0.6, 0.5), of(-0.1, 0.0), of(0.0, f64::NAN)] {
             assert!(bad.check().unwrap_err().to_string().contains("wav2lip.sync_weight"));
         }
+        let varied = Wav2LipTraining { varied: 1.5, ..of(0.0, 0.0) };
+        assert!(varied.check().unwrap_err().to_string().contains("wav2lip.varied = 1.5"));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 mod activations;
 #[path = "training/best.rs"]
 mod best;
+#[path = "training/first_stage.rs"]
+mod first_stage;
 #[path = "training/guards.rs"]
 mod guards;
 #[path = "training/processes.rs"]
@@ -31,12 +33,12 @@ use syncdiff_model::scorers::{Lpips, LpipsTrunk, OwnSyncNet};
 use syncdiff_model::unet::UNetConfig;
 use syncdiff_model::weights::{Remap, module_tensors};
 use syncdiff_train::{
-    AutoencoderTask, AutoencoderTraining, DenoiserStage, DiffusionTask, DiffusionTraining, EstimateNets,
-    EstimateTraining, EstimateWeighting, FrameSource, LIP_VALUES, LatentClip, LipReader, Measure, PretrainTask,
-    PretrainTraining, Pretrainee, ReaderTask, ReaderTraining, SampleSheet, Shard, SheetDrawing, Sizes, SoundClusters,
-    SpeechAugmentation, SpeechClip, SpeechTask, SpeechTraining, Stats, StepLoss, StudentStage, StudentTask,
-    StudentTraining, SyncNetTask, SyncNetTrainee, SyncNetTraining, TalkingClip, Task, TrainError, TrainOptions,
-    TrainResult, Wav2LipTask, Wav2LipTrainee, Wav2LipTraining, train,
+    AutoencoderTask, AutoencoderTrainee, AutoencoderTraining, DenoiserStage, DiffusionTask, DiffusionTraining,
+    EstimateNets, EstimateTraining, EstimateWeighting, FrameSource, LIP_VALUES, LatentClip, LipReader, Measure,
+    PretrainTask, PretrainTraining, Pretrainee, ReaderTask, ReaderTraining, SampleSheet, Shard, SheetDrawing, Sizes,
+    SoundClusters, SpeechAugmentation, SpeechClip, SpeechTask, SpeechTraining, Stats, StepLoss, StudentStage,
+    StudentTask, StudentTraining, SyncNetTask, SyncNetTrainee, SyncNetTraining, TalkingClip, Task, TrainError,
+    TrainOptions, TrainResult, Wav2LipTask, Wav2LipTrainee, Wav2LipTraining, train,
 };
 
 /// The tensor library has one random generator for the whole process: tests that draw from it take turns.
@@ -82,12 +84,27 @@ impl FrameSource for Pictures {
     }
 }
 
-fn autoencoder_task(device: &Device) -> (AutoencoderTask<'static>, Autoencoder) {
+const FIRST_STAGE: AutoencoderTraining = AutoencoderTraining {
+    window: 16,
+    quantize_from: 4,
+    edge_weight: 0.5,
+    codebook_weight: 1.0,
+    lpips_weight: 0.0,
+    lpips_trunk: LpipsTrunk::Alex,
+    adversarial_weight: 0.0,
+    adversarial_from: 0,
+    varied: 0.0,
+};
+
+fn autoencoder_task(device: &Device) -> (AutoencoderTask<'static>, AutoencoderTrainee) {
+    autoencoder_task_of(device, 2)
+}
+
+fn autoencoder_task_of(device: &Device, batch_size: usize) -> (AutoencoderTask<'static>, AutoencoderTrainee) {
     let device = device.clone().autodiff();
     device.seed(5);
-    let model = Autoencoder::new(&tiny::autoencoder(), &device);
-    let settings = AutoencoderTraining { window: 16, quantize_from: 4, edge_weight: 0.5, codebook_weight: 1.0 };
-    (AutoencoderTask { settings, batch_size: 2, seed: 5, device, frames: &Pictures, valid: &Pictures }, model)
+    let model = AutoencoderTrainee::new(Autoencoder::new(&tiny::autoencoder(), &device), &FIRST_STAGE, &device);
+    (AutoencoderTask::new(FIRST_STAGE, batch_size, 5, device, None, &Pictures, &Pictures).unwrap(), model)
 }
 
 /// A speech-like signal whose loudness opens the lips.
@@ -315,10 +332,12 @@ fn pretrain_task(
     (PretrainTask::new(settings, 2, 5, device, (clips, clips), clusters).unwrap(), model)
 }
 
-fn wav2lip_task(device: &Device, adversarial_weight: f64) -> (Wav2LipTask<'static>, Wav2LipTrainee) {
+const WAV2LIP: Wav2LipTraining =
+    Wav2LipTraining { sync_weight: 0.03, sync_from: 2, adversarial_weight: 0.07, varied: 0.0 };
+
+fn wav2lip_task(device: &Device, settings: Wav2LipTraining) -> (Wav2LipTask<'static>, Wav2LipTrainee) {
     let device = device.clone().autodiff();
     device.seed(5);
-    let settings = Wav2LipTraining { sync_weight: 0.03, sync_from: 2, adversarial_weight };
     let model = Wav2LipTrainee::new(Wav2LipLite::new(&device), &settings, &device);
     let (judge, clips) = (OwnSyncNet::new(&device), talking_clips(1));
     (Wav2LipTask::new(settings, 2, 5, device, judge, clips, clips).unwrap(), model)
@@ -493,7 +512,7 @@ fn wav2lip_resume_is_exact() {
     let _turn = turn();
     let device = Device::flex();
     assert_exact_resume(|| {
-        let (task, model) = wav2lip_task(&device, 0.07);
+        let (task, model) = wav2lip_task(&device, WAV2LIP);
         (Box::new(task), model)
     });
 }
@@ -761,14 +780,33 @@ fn mean(part: &[f32]) -> f32 {
     part.iter().sum::<f32>() / part.len() as f32
 }
 
+/// A part of the loss as the log of a run has it, step by step.
+fn logged(folder: &Path, name: &str) -> Vec<f32> {
+    let text = std::fs::read_to_string(folder.join("stats.jsonl")).unwrap();
+    let of = |line: &str| {
+        let stats: serde_json::Value = serde_json::from_str(line).unwrap();
+        let part = stats["parts"].as_array().unwrap().iter().find(|part| part[0] == name).map(|part| part[1].as_f64());
+        part.flatten().unwrap_or_else(|| panic!("no {name} in {line}")) as f32
+    };
+    text.lines().map(of).collect()
+}
+
+/// A figure on held-out data by its name.
+fn figure<M: Module>(task: &impl Task<M>, shadow: &M, name: &str) -> f32 {
+    let figures = task.validate(shadow).unwrap();
+    figures.iter().find(|(other, _)| *other == name).unwrap_or_else(|| panic!("no {name} in {figures:?}")).1
+}
+
 #[test]
 fn autoencoder_overfits_two_pictures() {
     let _turn = turn();
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
     let (task, model) = autoencoder_task(&device);
-    let (_, _, losses) = run(&task, model, &options(60, 2), folder.path(), 0);
-    assert!(losses[59] < 0.4 * losses[0], "{} to {}", losses[0], losses[59]);
+    let (_, shadow, losses) = run(&task, model, &options(60, 2), folder.path(), 0);
+    let psnr = figure(&task, &shadow, "psnr");
+    // Measured: 0.186 after 0.644, and 19.5 dB.
+    assert!(mean(&losses[55..]) < 0.2 && psnr > 19.0, "{psnr} dB, {losses:?}");
 }
 
 #[test]
@@ -779,8 +817,9 @@ fn speech_overfits_two_clips() {
     let clips = speech_clips();
     let (task, model) = speech_task(&device, &clips);
     let (_, shadow, losses) = run(&task, model, &options(60, 2), folder.path(), 0);
-    assert!(mean(&losses[50..]) < 0.7 * mean(&losses[..5]), "{losses:?}");
-    assert!(task.validate(&shadow).unwrap()[0].1 > 0.5, "the opening is heard");
+    let heard = figure(&task, &shadow, "opening_correlation");
+    // Measured: 1.05 after 2.07, and a correlation of 0.77.
+    assert!(mean(&losses[50..]) < 1.2 && heard > 0.7, "{heard}, {losses:?}");
 }
 
 #[test]
@@ -790,8 +829,10 @@ fn diffusion_overfits_one_clip() {
     let folder = tempfile::tempdir().unwrap();
     let clips = latent_clips();
     let (task, stage) = diffusion_task(&device, &clips);
-    let (_, _, losses) = run(&task, stage, &options(60, 2), folder.path(), 0);
-    assert!(mean(&losses[45..]) < 0.8 * mean(&losses[..10]), "{losses:?}");
+    let (_, shadow, losses) = run(&task, stage, &options(60, 2), folder.path(), 0);
+    let loss = figure(&task, &shadow, "loss");
+    // Measured: 0.264 after 0.499, and 0.201 of the moving average.
+    assert!(mean(&losses[45..]) < 0.3 && loss < 0.22, "{loss}, {losses:?}");
 }
 
 /// A teacher is trained first. After that its student draws in one step, without guidance, nearer to what the teacher
@@ -805,9 +846,7 @@ fn student_overfits_one_clip_and_beats_its_teacher_in_one_step() {
     let (task, stage) = diffusion_task(&device, &clips);
     let (_, teacher, _) = run(&task, stage, &options(150, 8), &folder.path().join("teacher"), 0);
     let (task, student) = student_task(&device, &clips, &teacher);
-    let figure = |shadow: &StudentStage, name: &str| {
-        task.validate(shadow).unwrap().into_iter().find(|(other, _)| *other == name).unwrap().1
-    };
+    let figure = |shadow: &StudentStage, name: &str| figure(&task, shadow, name);
     let untaught = StudentStage::new(teacher.clone().train()).valid();
     let before = figure(&untaught, "one_step");
     let (_, shadow, losses) = run(&task, student, &options(150, 8), &folder.path().join("student"), 0);
@@ -876,14 +915,52 @@ fn pretrain_overfits_one_clip() {
     assert!(both > 0.8 && sight > 0.8 && sound > baseline && baseline < 0.4, "{figures:?}");
 }
 
+/// With its sync loss and its critic.
 #[test]
 fn wav2lip_overfits_one_clip() {
     let _turn = turn();
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
-    let (task, model) = wav2lip_task(&device, 0.0);
-    let (_, shadow, losses) = run(&task, model, &options(60, 2), folder.path(), 0);
-    assert!(mean(&losses[55..]) < 0.35 * losses[0], "{losses:?}");
-    let figures = task.validate(&shadow).unwrap();
-    assert!(figures.iter().any(|(name, value)| *name == "psnr" && *value > 15.0), "{figures:?}");
+    let (task, model) = wav2lip_task(&device, WAV2LIP);
+    // Nearly that of the source, at which the critic does not swing.
+    let options = TrainOptions { learning_rate: 2e-4, ..options(40, 2) };
+    let (_, shadow, _) = run(&task, model, &options, folder.path(), 0);
+    let psnr = figure(&task, &shadow, "psnr");
+    let [l1, critic] = ["l1", "critic"].map(|name| mean(&logged(folder.path(), name)[30..]));
+    // Measured: 20.8 dB, 0.056 after 0.157, and 1.06; a critic that knows nothing has 2 ln 2 = 1.39.
+    assert!(psnr > 19.5 && l1 < 0.065 && critic < 1.2, "{psnr} dB, L1 {l1}, critic {critic}");
+}
+
+/// One look for all ten frames of a sample, in the asked share of samples, by seed, step and number.
+#[test]
+fn wav2lip_varies_whole_samples() {
+    let _turn = turn();
+    let device = Device::flex();
+    let batch = |varied: f64, step: u64| {
+        let (task, _) = wav2lip_task(&device, Wav2LipTraining { varied, ..WAV2LIP });
+        let mut batch = task.batch_of(step).unwrap();
+        ["target", "faces"].map(|name| batch.remove(name).unwrap().to_f32().unwrap())
+    };
+    let (plain, varied) = (batch(0.0, 3), batch(1.0, 3));
+    assert_eq!(varied, batch(1.0, 3));
+    assert_eq!(plain, batch(0.0, 3));
+    // Red at the left of the forehead, where the drawn face does not move: of five targets, and of their references.
+    let plane = 96 * 96;
+    let forehead = |[target, faces]: &[Vec<f32>; 2]| -> Vec<[f32; 10]> {
+        let at = 10 * 96 + 20;
+        let of = |window: usize, i: usize| match i {
+            0..5 => target[(window * 5 + i) * 3 * plane + at],
+            _ => faces[((window * 5 + i - 5) * 6 + 3) * plane + at],
+        };
+        (0..2).map(|window| std::array::from_fn(|i| of(window, i))).collect()
+    };
+    let (plain, varied) = (forehead(&plain), forehead(&varied));
+    assert_eq!(plain[0], plain[1]);
+    for window in &varied {
+        assert_eq!(*window, [window[0]; 10]);
+        assert!((window[0] - plain[0][0]).abs() > 1e-3, "{window:?}");
+    }
+    assert_ne!(varied[0], varied[1]);
+    let changed = (0..20).flat_map(|step| forehead(&batch(0.5, step))).filter(|window| window != &plain[0]).count();
+    assert!((10..30).contains(&changed), "{changed} of 40");
 }

@@ -4,9 +4,8 @@
 //! taming-transformers `NLayerDiscriminator` (3 layers) and `VQLPIPSWithDiscriminator`; after Isola et al. 2017.
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::{BatchNorm, BatchNormConfig};
 use burn::tensor::activation::{leaky_relu, relu};
-use burn::tensor::module::conv2d;
+use burn::tensor::module::{batch_norm_train, conv2d};
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor};
 
@@ -17,6 +16,8 @@ use crate::weights::Remap;
 const KERNEL: usize = 4;
 /// Slope of the leaky ReLU below zero.
 const LEAK: f64 = 0.2;
+/// Added to variances by the norms.
+const EPS: f64 = 1e-5;
 /// The source's weight of the adversarial term.
 pub const ADVERSARIAL_WEIGHT: f64 = 0.75;
 
@@ -49,12 +50,33 @@ impl Conv4 {
     }
 }
 
+/// Normalises each channel by the statistics of the batch, always: the adversary is never used outside of training, so
+/// that it keeps no running statistics, which two threads would write in an undefined order.
+#[derive(Module, Debug)]
+struct OwnBatchNorm {
+    /// [channels]
+    weight: Param<Tensor<1>>,
+    /// [channels]
+    bias: Param<Tensor<1>>,
+}
+
+impl OwnBatchNorm {
+    fn new(channels: usize, device: &Device) -> Self {
+        let around_one = Initializer::Normal { mean: 1.0, std: 0.02 };
+        Self { weight: around_one.init([channels], device), bias: Initializer::Zeros.init([channels], device) }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        batch_norm_train(x, self.weight.val(), self.bias.val(), EPS).output
+    }
+}
+
 /// Says of every patch of a picture how real it looks: 2,765,633 parameters at width 64.
 #[derive(Module, Debug)]
 pub struct PatchDiscriminator {
     first: Conv4,
     convs: Vec<Conv4>,
-    norms: Vec<BatchNorm>,
+    norms: Vec<OwnBatchNorm>,
     last: Conv4,
 }
 
@@ -65,7 +87,7 @@ impl PatchDiscriminator {
         Self {
             first: Conv4::new(in_channels, width, 2, true, device),
             convs: (0..3).map(conv).collect(),
-            norms: (0..3).map(|i| BatchNormConfig::new(width << (i + 1)).init(device)).collect(),
+            norms: (0..3).map(|i| OwnBatchNorm::new(width << (i + 1), device)).collect(),
             last: Conv4::new(8 * width, 1, 1, true, device),
         }
     }
@@ -96,13 +118,23 @@ impl PatchDiscriminator {
             ("norms.2", "main.9"),
             ("last", "main.11"),
         ])
-        .ignoring(&["main.3.num_batches_tracked", "main.6.num_batches_tracked", "main.9.num_batches_tracked"])
+        .ignoring(&[
+            "main.3.num_batches_tracked",
+            "main.3.running_mean",
+            "main.3.running_var",
+            "main.6.num_batches_tracked",
+            "main.6.running_mean",
+            "main.6.running_var",
+            "main.9.num_batches_tracked",
+            "main.9.running_mean",
+            "main.9.running_var",
+        ])
     }
 
-    /// On a device that differentiates the norms use the statistics of the batch.
+    /// The norms use the statistics of the batch.
     ///
     /// # Shapes
-    /// [batch, channels, height, width] -> [batch, 1, height / 8 - 2, width / 8 - 2]
+    /// [batch, channels, height, width] of at least 24 x 24 -> [batch, 1, height / 8 - 2, width / 8 - 2]
     pub fn forward(&self, picture: Tensor<4>) -> Tensor<4> {
         let mut x = leaky_relu(self.first.forward(picture), LEAK);
         for (conv, norm) in self.convs.iter().zip(&self.norms) {
@@ -122,10 +154,10 @@ pub fn deception_loss(fake: Tensor<4>) -> Tensor<1> {
     fake.mean().neg()
 }
 
-/// Factor on [`deception_loss`] that makes its gradient at the decoder's last weights as large as that of the
-/// reconstruction, times [`ADVERSARIAL_WEIGHT`]. Arguments are the two gradient norms.
-pub fn adaptive_weight(reconstruction: f64, deception: f64) -> f64 {
-    (reconstruction / (deception + 1e-4)).clamp(0.0, 1e4) * ADVERSARIAL_WEIGHT
+/// Factor on [`deception_loss`] that makes its gradient at the decoder's last weights `weight` times as large as that of
+/// the reconstruction; `weight` is [`ADVERSARIAL_WEIGHT`] in the source. The other arguments are the two gradient norms.
+pub fn adaptive_weight(reconstruction: f64, deception: f64, weight: f64) -> f64 {
+    (reconstruction / (deception + 1e-4)).clamp(0.0, 1e4) * weight
 }
 
 #[cfg(test)]
@@ -136,8 +168,7 @@ mod tests {
     fn published_number_of_parameters() {
         let discriminator = PatchDiscriminator::new(3, 64, &Device::default());
         let shapes = crate::weights::module_shapes(&discriminator, &PatchDiscriminator::remap());
-        let learned = shapes.iter().filter(|(name, _)| !name.contains("running_"));
-        assert_eq!(learned.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>(), 2_765_633);
+        assert_eq!(shapes.values().map(|shape| shape.iter().product::<usize>()).sum::<usize>(), 2_765_633);
         let cost = PatchDiscriminator::cost(3, 64, 256);
         assert_eq!(cost.parameters, 2_765_633);
         // Sides 128, 64, 32, 31 and 30.
@@ -147,8 +178,8 @@ mod tests {
 
     #[test]
     fn adaptive_weights() {
-        assert!((adaptive_weight(2.0, 1.0) - 1.5).abs() < 1e-3);
-        assert_eq!(adaptive_weight(2.0, 0.0), 7500.0);
-        assert_eq!(adaptive_weight(0.0, 1.0), 0.0);
+        assert!((adaptive_weight(2.0, 1.0, ADVERSARIAL_WEIGHT) - 1.5).abs() < 1e-3);
+        assert_eq!(adaptive_weight(2.0, 0.0, ADVERSARIAL_WEIGHT), 7500.0);
+        assert_eq!(adaptive_weight(0.0, 1.0, ADVERSARIAL_WEIGHT), 0.0);
     }
 }

@@ -97,9 +97,14 @@ impl Decoder {
     }
 
     fn forward(&self, z: Tensor<4>) -> Tensor<4> {
+        self.conv_out.forward(self.features(z))
+    }
+
+    /// What the last layer sees.
+    fn features(&self, z: Tensor<4>) -> Tensor<4> {
         let h = self.mid.forward(self.conv_in.forward(z));
         let h = self.up.iter().rev().fold(h, |h, level| level.forward_up(h));
-        self.conv_out.forward(self.norm_out.forward_silu(h))
+        self.norm_out.forward_silu(h)
     }
 
     /// The last layer, whose gradient balances the adversarial loss.
@@ -154,6 +159,16 @@ impl Autoencoder {
     pub fn decode_quantized(&self, z: Tensor<4>) -> Tensor<4> {
         let (inside, outside) = (self.post_quant_conv.bias.val().dtype(), z.dtype());
         in_pool(&z.device(), || cast(self.decoder.forward(self.post_quant_conv.forward(cast(z, inside))), outside))
+    }
+
+    /// What the decoder's last layer ([`Decoder::last_layer`]) makes the picture of, in the type that the decoder
+    /// computes in; quantised by the caller or not.
+    ///
+    /// # Shapes
+    /// z: [batch, 3, h, w] -> [batch, ch, f h, f w]
+    pub fn decode_features(&self, z: Tensor<4>) -> Tensor<4> {
+        let inside = self.post_quant_conv.bias.val().dtype();
+        in_pool(&z.device(), || self.decoder.features(self.post_quant_conv.forward(cast(z, inside))))
     }
 
     /// The same autoencoder with its convolutions computing in another type; the codebook stays as it is.

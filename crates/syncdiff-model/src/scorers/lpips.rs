@@ -13,6 +13,7 @@ use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::cost::{Cost, Meter};
@@ -121,11 +122,13 @@ impl LpipsFile {
 }
 
 /// The classifier whose features are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LpipsTrunk {
     /// AlexNet: the usual choice for reporting.
     Alex,
     /// VGG-16: the usual choice as a loss.
+    #[default]
     Vgg,
 }
 

@@ -1,17 +1,27 @@
 //! The first stage's run.
 
 use super::{Report, RunInputs};
-use crate::autoencoder::{AutoencoderTask, FrameSource};
+use crate::autoencoder::{AutoencoderTask, AutoencoderTrainee, FrameSource};
 use crate::error::TrainResult;
 use crate::images::to_tensor;
 use crate::seeds::mix;
 use std::path::{Path, PathBuf};
 use syncdiff_data::Dataset;
 use syncdiff_model::autoencoder::Autoencoder;
+use syncdiff_model::scorers::Lpips;
 use syncdiff_model::weights::{Remap, Storage, folder::save_safetensors, load_into, module_tensors, open_safetensors};
 
 /// Name of the result in the run folder.
 pub const AUTOENCODER_FILE: &str = "autoencoder.safetensors";
+
+/// What [`autoencoder`] reads beside the data.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AutoencoderFiles<'a> {
+    /// Weights to start from.
+    pub init_from: Option<&'a Path>,
+    /// Folder of the LPIPS networks, for a loss.
+    pub lpips: Option<&'a Path>,
+}
 
 /// Prepared crops of chosen clips, uniform over frames with a face.
 struct Crops<'a> {
@@ -44,7 +54,7 @@ impl FrameSource for Crops<'_> {
 ///
 /// # Errors
 /// Data or settings that cannot be used, a loss that is not finite, a folder that cannot be written.
-pub fn autoencoder(inputs: &RunInputs<'_>, init_from: Option<&Path>, report: Report<'_>) -> TrainResult<PathBuf> {
+pub fn autoencoder(inputs: &RunInputs<'_>, files: &AutoencoderFiles<'_>, report: Report<'_>) -> TrainResult<PathBuf> {
     let config = inputs.config;
     let model_config = config.model()?;
     let settings = config.part("autoencoder", &config.autoencoder)?.clone();
@@ -53,20 +63,16 @@ pub fn autoencoder(inputs: &RunInputs<'_>, init_from: Option<&Path>, report: Rep
     let valid_crops = Crops::new(inputs.data, &config.data.choose(inputs.data, "valid")?);
     let device = inputs.differentiating();
     let mut model = Autoencoder::new(&model_config.autoencoder, &device);
-    if let Some(path) = init_from {
+    if let Some(path) = files.init_from {
         model = load_into(model, &open_safetensors(path)?, &names())?;
     }
-    let task = AutoencoderTask {
-        settings,
-        batch_size: config.options.batch_size,
-        seed: config.options.seed,
-        device,
-        frames: &train_crops,
-        valid: &valid_crops,
-    };
+    let model = AutoencoderTrainee::new(model, &settings, &device);
+    let lpips = files.lpips.map(|folder| Lpips::open(settings.lpips_trunk, folder, &device)).transpose()?;
+    let (batch_size, seed) = (config.options.batch_size, config.options.seed);
+    let task = AutoencoderTask::new(settings, batch_size, seed, device, lpips, &train_crops, &valid_crops)?;
     let path = inputs.folder.join(AUTOENCODER_FILE);
     let Some(trained) = inputs.train(&task, model, partners, report)? else { return Ok(path) };
-    let model = normalised(trained.shadow, &train_crops, inputs)?;
+    let model = normalised(trained.shadow.autoencoder, &train_crops, inputs)?;
     save_safetensors(&module_tensors(&model, &names()), Storage::F32, &path)?;
     Ok(path)
 }

@@ -20,7 +20,7 @@ mod talks;
 mod variant;
 mod wav2lip;
 
-pub use autoencoder::{AUTOENCODER_FILE, autoencoder};
+pub use autoencoder::{AUTOENCODER_FILE, AutoencoderFiles, autoencoder};
 pub use config::{DataSettings, RunConfig};
 pub use diffusion::{DiffusionFiles, MODEL_FOLDER, diffusion};
 pub use plan::{RunPlan, Stage, plan};

@@ -100,7 +100,10 @@ fn per_sample(stage: Stage, config: &RunConfig, length: usize) -> TrainResult<Co
     // Layers of which only sizes are asked; parameters are drawn at first use, so that this costs nothing.
     let device = Device::flex();
     Ok(match stage {
-        Stage::Autoencoder => model.autoencoder.cost(config.part("autoencoder", &config.autoencoder)?.window, 1, 1),
+        Stage::Autoencoder => {
+            let settings = config.part("autoencoder", &config.autoencoder)?;
+            model.autoencoder.cost(settings.window, 1, 1) + settings.cost_of_lookers()
+        }
         Stage::Pretrain => {
             let settings = config.part("pretrain", &config.pretrain)?;
             Pretrainee::cost(&model.hearing(0).audio, settings.clusters, length.min(settings.max_frames))

@@ -74,7 +74,7 @@ fn activations_computed_again_give_those_who_listen_the_same_weights() {
         (Box::new(task), model)
     });
     assert_same(|device| {
-        let (task, model) = wav2lip_task(device, 0.07);
+        let (task, model) = wav2lip_task(device, WAV2LIP);
         (Box::new(task), model)
     });
 }

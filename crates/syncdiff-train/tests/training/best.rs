@@ -11,15 +11,15 @@ struct Told<'a> {
     done: AtomicU64,
 }
 
-impl Task<Autoencoder> for Told<'_> {
-    fn before_step(&self, model: Autoencoder, step: u64) -> TrainResult<Autoencoder> {
+impl Task<AutoencoderTrainee> for Told<'_> {
+    fn before_step(&self, model: AutoencoderTrainee, step: u64) -> TrainResult<AutoencoderTrainee> {
         self.done.store(step + 1, Ordering::Relaxed);
         self.task.before_step(model, step)
     }
-    fn loss(&self, model: &Autoencoder, step: u64, shard: Shard) -> TrainResult<StepLoss> {
+    fn loss(&self, model: &AutoencoderTrainee, step: u64, shard: Shard) -> TrainResult<StepLoss> {
         self.task.loss(model, step, shard)
     }
-    fn validate(&self, _shadow: &Autoencoder) -> TrainResult<Vec<(&'static str, f32)>> {
+    fn validate(&self, _shadow: &AutoencoderTrainee) -> TrainResult<Vec<(&'static str, f32)>> {
         Ok(vec![("told", self.figures[self.done.load(Ordering::Relaxed) as usize - 1])])
     }
     fn best_by(&self) -> Option<Measure> {
@@ -127,6 +127,6 @@ fn every_task_measures_the_figure_that_tells_its_best() {
     assert_measured(&task, &model.valid());
     let (task, model) = pretrain_task(&device, clips, PRETRAINING, 0.1);
     assert_measured(&task, &model.valid());
-    let (task, model) = wav2lip_task(&device, 0.0);
+    let (task, model) = wav2lip_task(&device, Wav2LipTraining { adversarial_weight: 0.0, ..WAV2LIP });
     assert_measured(&task, &model.valid());
 }

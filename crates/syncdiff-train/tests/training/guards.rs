@@ -101,7 +101,7 @@ fn what_is_not_finite_ends_the_run_of_those_who_listen() {
         (Box::new(task), model)
     });
     assert_guarded("wav2lip", || {
-        let (task, model) = wav2lip_task(&device, 0.07);
+        let (task, model) = wav2lip_task(&device, WAV2LIP);
         (Box::new(task), model)
     });
 }

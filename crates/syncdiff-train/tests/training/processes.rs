@@ -152,14 +152,14 @@ fn processes_train_a_syncnet_as_one_does_resume_included() {
 /// A task whose data cannot be read from the third step on.
 struct Failing<'a>(AutoencoderTask<'a>);
 
-impl Task<Autoencoder> for Failing<'_> {
+impl Task<AutoencoderTrainee> for Failing<'_> {
     fn num_shards(&self) -> usize {
         self.0.num_shards()
     }
-    fn before_step(&self, model: Autoencoder, step: u64) -> TrainResult<Autoencoder> {
+    fn before_step(&self, model: AutoencoderTrainee, step: u64) -> TrainResult<AutoencoderTrainee> {
         self.0.before_step(model, step)
     }
-    fn loss(&self, model: &Autoencoder, step: u64, shard: Shard) -> TrainResult<StepLoss> {
+    fn loss(&self, model: &AutoencoderTrainee, step: u64, shard: Shard) -> TrainResult<StepLoss> {
         match step {
             2 => Err(TrainError::Parameter { name: "disk", value: "broken".into(), allowed: "whole".into() }),
             _ => self.0.loss(model, step, shard),
@@ -185,7 +185,7 @@ fn processes_resume_after_one_has_failed() {
     let bad = Failing(bad);
     let begun = Instant::now();
     let [first, second] = std::thread::scope(|scope| {
-        let (good, bad): (&dyn Task<Autoencoder>, &dyn Task<Autoencoder>) = (&good, &bad);
+        let (good, bad): (&dyn Task<AutoencoderTrainee>, &dyn Task<AutoencoderTrainee>) = (&good, &bad);
         let first = scope.spawn(|| rank(good, model, &options, &parts, share(0, 2), 0).map(|_| ()));
         let second = scope.spawn(|| rank(bad, other, &options, &parts, share(1, 2), 0).map(|_| ()));
         [first, second].map(|thread| thread.join().unwrap().unwrap_err())
@@ -257,8 +257,7 @@ fn what_cannot_be_shared_is_refused() {
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
     let refused = |share: Share, options: &TrainOptions, batch_size: usize| {
-        let (mut task, model) = autoencoder_task(&device);
-        task.batch_size = batch_size;
+        let (task, model) = autoencoder_task_of(&device, batch_size);
         rank(&task, model, options, folder.path(), share, 0).map(|_| ()).unwrap_err().to_string()
     };
     let two = options(2, 2);

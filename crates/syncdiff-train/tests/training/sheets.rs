@@ -72,7 +72,7 @@ fn wav2lips_show_the_middle_of_held_out_windows() {
     let (_turn, device) = (turn(), Device::flex());
     assert_drawn(
         || {
-            let (task, model) = wav2lip_task(&device, 0.0);
+            let (task, model) = wav2lip_task(&device, Wav2LipTraining { adversarial_weight: 0.0, ..WAV2LIP });
             (Box::new(task), model)
         },
         [1, 96],

@@ -12,8 +12,8 @@ use syncdiff_data::Dataset;
 use syncdiff_media::process::Companion;
 use syncdiff_model::cost::architectures::short;
 use syncdiff_train::run::{
-    self, DiffusionFiles, PretrainFiles, RunConfig, RunInputs, RunPlan, SpeechFiles, Stage, StudentFiles, SyncNetFiles,
-    Wav2LipFiles,
+    self, AutoencoderFiles, DiffusionFiles, PretrainFiles, RunConfig, RunInputs, RunPlan, SpeechFiles, Stage,
+    StudentFiles, SyncNetFiles, Wav2LipFiles,
 };
 use syncdiff_train::{Share, Stats};
 
@@ -36,6 +36,9 @@ pub(crate) enum TrainCommand {
         /// Start from these weights instead of random ones
         #[arg(long, value_name = "FILE")]
         init_from: Option<PathBuf>,
+        /// Folder of the LPIPS networks for `lpips_weight` of [autoencoder] (`syncdiff models pull`)
+        #[arg(long, value_name = "DIR")]
+        lpips: Option<PathBuf>,
     },
     /// Speech encoder without labels: hidden spans of sound and sight are guessed as clusters of sounds
     ///
@@ -276,7 +279,10 @@ pub(crate) fn run(command: &TrainCommand, cancel: &Cancel) -> Outcome<u8> {
         cancel.check().is_ok()
     };
     let result: PathBuf = match command {
-        TrainCommand::Autoencoder { init_from, .. } => run::autoencoder(&inputs, init_from.as_deref(), &mut report)?,
+        TrainCommand::Autoencoder { init_from, lpips, .. } => {
+            let files = AutoencoderFiles { init_from: init_from.as_deref(), lpips: lpips.as_deref() };
+            run::autoencoder(&inputs, &files, &mut report)?
+        }
         TrainCommand::Pretrain { clusters_from, offsets, init_from, .. } => {
             let files = PretrainFiles {
                 clusters_from: clusters_from.as_deref(),
