@@ -172,6 +172,7 @@ impl Case {
             steps: u64::MAX,
             batch_size: task.timesteps.len(),
             accumulate: 1,
+            checkpoint_activations: false,
             learning_rate: 1e-4,
             warmup_steps: 1,
             final_rate: 1.0,
