@@ -355,10 +355,10 @@ mod tests {
             assert!(mask.keep[20 * SIDE..21 * SIDE].iter().all(|keep| *keep == 1), "the upper half is seen");
             (0..SIDE).filter(|x| row[*x] == 0).collect()
         };
-        assert_eq!(hidden(0, &Look::PLAIN), (8..40).collect::<Vec<_>>());
-        assert_eq!(hidden(1, &Look::PLAIN), (20..52).collect::<Vec<_>>());
+        assert_eq!(hidden(0, &Look::PLAIN), (8..=40).collect::<Vec<_>>());
+        assert_eq!(hidden(1, &Look::PLAIN), (20..=52).collect::<Vec<_>>());
         let mirrored = Look { mirrored: true, ..Look::PLAIN };
-        assert_eq!(hidden(0, &mirrored), (24..56).collect::<Vec<_>>());
+        assert_eq!(hidden(0, &mirrored), (23..=55).collect::<Vec<_>>());
         assert_eq!(*region.of(&clip, 2, &Look::PLAIN).unwrap(), region.fixed, "no face, nothing is learned");
     }
 
