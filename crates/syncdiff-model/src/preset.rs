@@ -100,12 +100,13 @@ impl LipSyncConfig {
     pub const NO_GUIDANCE: f32 = 1.0;
 
     /// The names accepted by [`LipSyncConfig::preset`].
-    pub const PRESETS: [&'static str; 3] = ["lite", "base", "paper"];
+    pub const PRESETS: [&'static str; 4] = ["lite", "lite-student", "base", "paper"];
 
-    /// `lite` (CPU), `base` (one GPU) or `paper` (the published model).
+    /// `lite` (CPU), `lite-student` (the same in one pass), `base` (one GPU) or `paper` (the published model).
     pub fn preset(name: &str) -> Option<Self> {
         match name {
             "lite" => Some(Self::lite()),
+            "lite-student" => Some(Self::lite_student()),
             "base" => Some(Self::base()),
             "paper" => Some(Self::paper()),
             _ => None,
@@ -196,6 +197,16 @@ impl LipSyncConfig {
             },
             sampler: Sampler { kind: SamplerKind::Ddim, num_steps: 4, spacing: Spacing::Trailing, eta: 0.0 },
             guidance: 1.5,
+        }
+    }
+
+    /// `lite` distilled: the same networks, which draw in one step without guidance.
+    pub fn lite_student() -> Self {
+        Self {
+            name: "lite-student".into(),
+            sampler: Sampler { kind: SamplerKind::Lcm, num_steps: 1, spacing: Spacing::Trailing, eta: 0.0 },
+            guidance: Self::NO_GUIDANCE,
+            ..Self::lite()
         }
     }
 

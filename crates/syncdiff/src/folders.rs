@@ -72,8 +72,8 @@ pub(crate) fn require_preset(preset: &str) -> Outcome<PathBuf> {
     find_preset(preset).ok_or_else(|| {
         let places: Vec<String> = preset_places(preset).iter().map(|place| format!("{place:?}")).collect();
         let remedy = match preset {
-            "lite" => format!(
-                "run from the project's folder, set {MODELS_VARIABLE} to the folder that holds `lite`, or name the \
+            "lite" | "lite-student" => format!(
+                "run from the project's folder, set {MODELS_VARIABLE} to the folder that holds `{preset}`, or name the \
                  folder with --weights"
             ),
             _ => format!(

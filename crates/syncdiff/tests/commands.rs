@@ -90,8 +90,8 @@ fn models_are_listed_with_their_size_and_terms() {
     let value: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let names: Vec<&str> =
         value["presets"].as_array().expect("presets").iter().filter_map(|preset| preset["name"].as_str()).collect();
-    assert_eq!(names, ["lite", "base", "paper"]);
-    assert!(value["presets"][2]["parameters"].as_u64().is_some_and(|count| count > 600_000_000), "{value:#}");
+    assert_eq!(names, ["lite", "lite-student", "base", "paper"]);
+    assert!(value["presets"][3]["parameters"].as_u64().is_some_and(|count| count > 600_000_000), "{value:#}");
     assert_eq!(value["face_models"].as_array().map(Vec::len), Some(3));
     for preset in value["presets"].as_array().expect("presets") {
         let parts = preset["parts"].as_array().expect("parts");

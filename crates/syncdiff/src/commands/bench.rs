@@ -13,7 +13,7 @@ use syncdiff::progress::Cancel;
 use syncdiff::report::{ModelReport, PhaseSeconds, Report};
 use syncdiff::{Engine, Error, GenerateSettings, ModelSettings, Outcome, generate};
 use syncdiff_media::{ToolVersions, Tools};
-use syncdiff_model::Precision;
+use syncdiff_model::{LipSyncConfig, Precision};
 use tempfile::TempDir;
 
 use super::generate::check_memory;
@@ -51,8 +51,8 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     json: bool,
 
-    /// Model: lite, base or paper
-    #[arg(long, value_parser = ["lite", "base", "paper"], default_value = "lite", help_heading = "Model")]
+    /// Model
+    #[arg(long, value_parser = LipSyncConfig::PRESETS, default_value = "lite", help_heading = "Model")]
     preset: String,
 
     /// Folder of weights, instead of the preset's

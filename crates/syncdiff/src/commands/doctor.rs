@@ -118,7 +118,7 @@ fn preset_check(preset: &str) -> Check {
     let name = format!("weights {preset}");
     let Some(folder) = folders::find_preset(preset) else {
         let remedy = match preset {
-            "lite" => format!("run from the project's folder, or set {}", folders::MODELS_VARIABLE),
+            "lite" | "lite-student" => format!("run from the project's folder, or set {}", folders::MODELS_VARIABLE),
             _ => "no weights of this preset are public; train them, or use lite".to_owned(),
         };
         return Check::warn(name, "not found", remedy);

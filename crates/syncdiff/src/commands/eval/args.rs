@@ -8,7 +8,7 @@ use syncdiff::device::DeviceChoice;
 use syncdiff::network::sampler_names;
 use syncdiff::{Error, Outcome};
 use syncdiff_eval::{Group, Wanted};
-use syncdiff_model::Precision;
+use syncdiff_model::{LipSyncConfig, Precision};
 
 use crate::cli::{CompositeArg, FeedbackArg};
 
@@ -99,7 +99,7 @@ pub(crate) struct EvalArgs {
     pub(super) weights: Option<PathBuf>,
 
     /// Preset whose weights are scored
-    #[arg(long, value_name = "NAME", default_value = "lite", help_heading = "Generate first")]
+    #[arg(long, value_parser = LipSyncConfig::PRESETS, default_value = "lite", help_heading = "Generate first")]
     pub(super) preset: String,
 
     /// Most clips of one speaker, spread evenly; 0 takes all
