@@ -149,7 +149,7 @@ fn layouts_are_recognised_and_every_clip_is_accounted_for() {
 }
 
 #[test]
-fn drawn_clips_train_every_stage() {
+fn drawn_clips_train_the_chain_of_a_model() {
     let folder = TempDir::new().expect("a folder");
     let path = |name: &str| folder.path().join(name).display().to_string();
     let data = path("data");
