@@ -51,6 +51,11 @@ pub(crate) fn preset_places(preset: &str) -> Vec<PathBuf> {
     places
 }
 
+/// Whether weights of this preset come with the program; of the others none are public.
+pub(crate) fn comes_with_program(preset: &str) -> bool {
+    matches!(preset, "lite" | "lite-student")
+}
+
 /// The weights folder of a preset, where there is one.
 pub(crate) fn find_preset(preset: &str) -> Option<PathBuf> {
     preset_places(preset).into_iter().find(|place| place.join("weights.toml").is_file())
@@ -71,12 +76,12 @@ pub(crate) fn weights(named: Option<&Path>, preset: &str) -> Outcome<PathBuf> {
 pub(crate) fn require_preset(preset: &str) -> Outcome<PathBuf> {
     find_preset(preset).ok_or_else(|| {
         let places: Vec<String> = preset_places(preset).iter().map(|place| format!("{place:?}")).collect();
-        let remedy = match preset {
-            "lite" | "lite-student" => format!(
+        let remedy = match comes_with_program(preset) {
+            true => format!(
                 "run from the project's folder, set {MODELS_VARIABLE} to the folder that holds `{preset}`, or name the \
                  folder with --weights"
             ),
-            _ => format!(
+            false => format!(
                 "no weights of `{preset}` are public: train them, then name their folder with --weights; `--preset \
                  lite` comes with the program"
             ),

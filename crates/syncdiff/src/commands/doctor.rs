@@ -117,9 +117,9 @@ fn face_model_checks(folder: &Path) -> Vec<Check> {
 fn preset_check(preset: &str) -> Check {
     let name = format!("weights {preset}");
     let Some(folder) = folders::find_preset(preset) else {
-        let remedy = match preset {
-            "lite" | "lite-student" => format!("run from the project's folder, or set {}", folders::MODELS_VARIABLE),
-            _ => "no weights of this preset are public; train them, or use lite".to_owned(),
+        let remedy = match folders::comes_with_program(preset) {
+            true => format!("run from the project's folder, or set {}", folders::MODELS_VARIABLE),
+            false => "no weights of this preset are public; train them, or use lite".to_owned(),
         };
         return Check::warn(name, "not found", remedy);
     };
