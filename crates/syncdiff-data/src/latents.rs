@@ -48,16 +48,26 @@ pub struct LatentKey {
 impl LatentKey {
     /// The hash that a cached file must carry to be used for a clip.
     pub fn content_hash(&self, entry: &ClipEntry) -> String {
-        let mut hash = Sha256::new();
-        let shape = format!("{:?} {:?}", self.shape, self.dtype);
-        for part in [LATENT_FORMAT, &self.network, &self.input, &shape, &entry.content] {
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
+        let mut hash = self.hash_of(&entry.content);
         if self.copy > 0 {
             hash.update(format!("{} {}", Look::DRAWN, self.copy));
         }
         hex(&hash.finalize())
+    }
+
+    fn hash_of(&self, content: &str) -> Sha256 {
+        let mut hash = Sha256::new();
+        let shape = format!("{:?} {:?}", self.shape, self.dtype);
+        for part in [LATENT_FORMAT, &self.network, &self.input, &shape, content] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hash
+    }
+
+    /// Each network and input has a folder of its own, so that two runs that share a store never overwrite one another.
+    fn folder_name(&self) -> String {
+        hex(&self.hash_of("").finalize())[..16].to_owned()
     }
 
     fn len(&self) -> usize {
@@ -113,7 +123,7 @@ impl Latents {
     }
 }
 
-/// A folder of latents, one file per clip, all of one key.
+/// A folder of latents, one file per clip, all of one key, below a folder that other stores may share.
 #[derive(Clone, Debug)]
 pub struct LatentStore {
     folder: PathBuf,
@@ -123,7 +133,7 @@ pub struct LatentStore {
 impl LatentStore {
     /// A store in a folder, which need not exist yet. Nothing is read.
     pub fn new(folder: &Path, key: LatentKey) -> Self {
-        LatentStore { folder: folder.to_path_buf(), key }
+        LatentStore { folder: folder.join(key.folder_name()), key }
     }
 
     /// What decides the latents.
@@ -311,7 +321,15 @@ mod tests {
             LatentKey { dtype: LatentType::F32, ..base.clone() },
             LatentKey { copy: 1, ..base.clone() },
         ] {
-            assert!(!LatentStore::new(cache.path(), other).contains(&entries[0]));
+            let other = LatentStore::new(cache.path(), other);
+            assert!(!other.contains(&entries[0]));
+            // Nor when the file was carried into its folder; and what it writes leaves this one alone.
+            let path = other.path(&entries[0]);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::copy(store.path(&entries[0]), path).unwrap();
+            assert!(matches!(other.read(&entries[0]), Err(DataError::BadFile { .. })));
+            other.write(&entries[0], &[("target", &values)]).unwrap();
+            assert!(other.contains(&entries[0]) && store.contains(&entries[0]));
         }
         // Copies lie beside the clip, and none is taken for another.
         store.of_copy(1).write(&entries[0], &[("target", &[0.25f32; 24])]).unwrap();
@@ -326,7 +344,7 @@ mod tests {
             let written = store.write(&entries[0], &[("target", wrong)]);
             assert!(matches!(written, Err(DataError::Parameter { .. })));
         }
-        let path = cache.path().join(&entries[0].file);
+        let path = store.path(&entries[0]);
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
         assert!(!store.contains(&entries[0]));
