@@ -17,13 +17,19 @@ pub(crate) fn backward(x: &[f32], weight: &[f32], dy: &[f32], out: usize) -> (Ve
     let rows = x.len() / inner;
     let dx = multiply(dy, &transposed(weight, out), Start::Zero, Sizes { rows, columns: inner, inner: out });
     let dweight = multiply(&transposed(x, inner), dy, Start::Zero, Sizes { rows: inner, columns: out, inner: rows });
-    let mut dbias = vec![0f32; out];
-    for row in dy.chunks_exact(out) {
-        for (sum, &value) in dbias.iter_mut().zip(row) {
+    (dx, dweight, column_sums(dy, out))
+}
+
+/// # Shapes
+/// [rows, columns] -> [columns]
+pub(crate) fn column_sums(values: &[f32], columns: usize) -> Vec<f32> {
+    let mut sums = vec![0f32; columns];
+    for row in values.chunks_exact(columns) {
+        for (sum, &value) in sums.iter_mut().zip(row) {
             *sum += value;
         }
     }
-    (dx, dweight, dbias)
+    sums
 }
 
 /// Rows and columns of a row-major matrix exchanged, in parallel.

@@ -6,7 +6,8 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 use syncdiff_kernels::{
-    Conv3x3, attention, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, linear, silu, simd,
+    Conv3x3, attention, bf16, bf16_weights, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, linear,
+    silu, simd,
 };
 
 /// Deterministic values in (-1, 1).
@@ -242,4 +243,68 @@ fn geglu_and_silu_match_plain_operations() {
         assert_close(&format!("silu at {level:?}"), ours.0, plain.0, 2e-6);
         assert_close(&format!("silu dx at {level:?}"), ours.1, plain.1, 4e-6);
     }
+}
+
+/// Values of 16 bits are off by up to 1/256 of themselves, each way. The f32 weights behind the rounded ones learn.
+#[test]
+fn layers_with_bf16_weights_have_the_gradients_of_f32_ones() {
+    let units = if cfg!(miri) { Vec::new() } else { bf16::available() };
+    let tolerance = 2e-2;
+    for unit in units {
+        let _forced = bf16::force(unit);
+        for (s, &(n, i, o, h, w)) in
+            [(2, 8, 8, 16, 16), (3, 5, 7, 16, 32), (2, 3, 4, 6, 10), (1, 64, 32, 8, 8)].iter().enumerate()
+        {
+            let seed = 100 + s as u64 * 10;
+            let leaves = |kernel: usize| {
+                let weights = tensor([o, i, kernel, kernel], seed + 2);
+                move || (tensor([n, i, h, w], seed + 1), weights.clone().detach().require_grad(), tensor([o], seed + 3))
+            };
+            for kind in [Conv3x3::SAME, Conv3x3::DOWN, Conv3x3::DOWN_ASYMMETRIC] {
+                compare(
+                    &format!("{unit:?} conv {n}x{i}->{o} {h}x{w} {kind:?}"),
+                    leaves(3),
+                    |x, w, b| conv3x3(x, bf16_weights(w), b, kind),
+                    |x, w, b| conv3x3(x, w, b, kind),
+                    tolerance,
+                );
+            }
+            compare(
+                &format!("{unit:?} upsampled {n}x{i}->{o} {h}x{w}"),
+                leaves(3),
+                |x, w, b| conv3x3_upsampled(x, bf16_weights(w), b),
+                conv3x3_upsampled,
+                tolerance,
+            );
+            compare(
+                &format!("{unit:?} conv1x1 {n}x{i}->{o} {h}x{w}"),
+                leaves(1),
+                |x, w, b| conv1x1(x, bf16_weights(w), b),
+                conv1x1,
+                tolerance,
+            );
+        }
+        for (shape, (inner, out)) in [([2, 17, 24], (24, 40)), ([1, 1, 5], (5, 3)), ([3, 64, 64], (64, 512))] {
+            compare(
+                &format!("{unit:?} linear {shape:?}"),
+                || (tensor(shape, 1), tensor([inner, out], 2), tensor([out], 3)),
+                |x, w, b| linear(x, bf16_weights(w), Some(b)),
+                |x, w, b| linear(x, w, Some(b)),
+                tolerance,
+            );
+        }
+    }
+}
+
+/// A weight that two layers share, one of whose shapes has no kernel, adds up its gradients.
+#[test]
+fn gradients_of_bf16_weights_add_up_over_kernels_and_default_bodies() {
+    let [with, without] = [true, false].map(|in_bf16| {
+        let (w, b) = (tensor([4, 3, 3, 3], 2), tensor([4], 3));
+        let weights = if in_bf16 { bf16_weights(w.clone()) } else { w.clone() };
+        let sum = |x: Tensor<4>| conv3x3(x, weights.clone(), b.clone(), Conv3x3::SAME).powi_scalar(2).sum();
+        let grads = (sum(tensor([1, 3, 16, 16], 1)) + sum(tensor([1, 3, 5, 7], 4))).backward();
+        w.grad(&grads).unwrap()
+    });
+    assert_close("dw", with, without, 2e-2);
 }

@@ -1,4 +1,4 @@
-//! Layers with bf16 weights, forward: products of 16-bit values, summed in f32. Activations come and leave as f32 and
+//! Layers with bf16 weights: products of 16-bit values, summed in f32. Activations come and leave as f32 and
 //! are rounded on the way into a product.
 //!
 //! All layers are one kind of product: rows of weights times columns of pixels or tokens, in steps of up to 32 values
@@ -8,6 +8,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+pub(crate) mod gradients;
 mod layers;
 mod lines;
 mod pairs;

@@ -9,7 +9,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, TensorMetadata};
-use burn::tensor::DType;
+use burn::tensor::{DType, FloatDType};
 use std::fmt::Debug;
 
 /// The operation of `N` inputs with settings `S`.
@@ -62,8 +62,24 @@ fn tracked<B: Backend, C: CheckpointStrategy, S: Copy + Debug + Send + 'static, 
     }
 }
 
+/// Whether the kernels of a layer take these types: f32 values between weights of either type.
+fn fits(x: DType, w: DType) -> bool {
+    x == DType::F32 && matches!(w, DType::F32 | DType::BF16)
+}
+
+/// A change of type that gradients are not rounded by.
+fn retyped<B: KernelOps, C: CheckpointStrategy>(
+    w: FloatTensor<Autodiff<B, C>>,
+    to: FloatDType,
+) -> FloatTensor<Autodiff<B, C>> {
+    if w.dtype() == DType::from(to) {
+        return w;
+    }
+    tracked::<B, C, _, 1, 0>([w], to, |[w], to| B::float_cast(w, to), |[], dw, _, _| [dw])
+}
+
 /// Every operation falls back to tracing its default body where the backend has no fused backward, where the dtype is
-/// not f32, or where the shape has no direct kernel.
+/// not f32 (weights of layers may be bf16), or where the shape has no direct kernel.
 impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
     fn kernel_conv3x3(
         x: FloatTensor<Self>,
@@ -72,7 +88,8 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
         kind: Conv3x3,
     ) -> FloatTensor<Self> {
         let s = conv_shape(&x.shape(), &w.shape(), kind);
-        if !B::FUSED || x.dtype() != DType::F32 || w.dtype() != DType::F32 || !s.is_direct() {
+        if !B::FUSED || !fits(x.dtype(), w.dtype()) || !s.is_direct() {
+            let w = retyped::<B, C>(w, FloatDType::from(x.dtype()));
             return composed::conv3x3::<Self>(x, w, b, kind);
         }
         tracked::<B, C, _, 3, 2>(
@@ -85,7 +102,8 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
 
     fn kernel_conv3x3_upsampled(x: FloatTensor<Self>, w: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
         let s = upsampled_shape(&x.shape(), &w.shape());
-        if !B::FUSED || x.dtype() != DType::F32 || w.dtype() != DType::F32 || !s.is_direct() {
+        if !B::FUSED || !fits(x.dtype(), w.dtype()) || !s.is_direct() {
+            let w = retyped::<B, C>(w, FloatDType::from(x.dtype()));
             return composed::conv3x3_upsampled::<Self>(x, w, b);
         }
         tracked::<B, C, _, 3, 2>(
@@ -97,7 +115,7 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
     }
 
     fn kernel_conv1x1(x: FloatTensor<Self>, w: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
-        if !B::FUSED || x.dtype() != DType::F32 || w.dtype() != DType::F32 {
+        if !B::FUSED || !fits(x.dtype(), w.dtype()) {
             return composed::conv1x1::<Self>(x, w, b);
         }
         tracked::<B, C, _, 3, 2>(
@@ -109,7 +127,7 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
     }
 
     fn kernel_linear(x: FloatTensor<Self>, w: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
-        if !B::FUSED || x.dtype() != DType::F32 || w.dtype() != DType::F32 {
+        if !B::FUSED || !fits(x.dtype(), w.dtype()) {
             return composed::linear::<Self>(x, w, b);
         }
         tracked::<B, C, _, 3, 2>(
@@ -168,6 +186,14 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
             |[x], ()| B::kernel_geglu(x),
             |[x], dy, (), _| [B::kernel_geglu_backward(x, dy)],
         )
+    }
+
+    /// The gradient is that of the f32 weights, in whose type the layers give it.
+    fn kernel_bf16_weights(w: FloatTensor<Self>, axes: &'static [usize]) -> FloatTensor<Self> {
+        if !B::FUSED {
+            return composed::bf16_weights::<Self>(w, axes);
+        }
+        tracked::<B, C, _, 1, 0>([w], axes, |[w], axes| B::kernel_bf16_weights(w, axes), |[], dw, _, _| [dw])
     }
 
     fn kernel_silu(x: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -4,6 +4,7 @@
 use super::{KernelOps, composed};
 use crate::adamw::{self, AdamWStep};
 use crate::attention::{self, AttentionShape};
+use crate::bf16::gradients;
 use crate::conv::upsampled::{self, UpsampledShape};
 use crate::conv::{self, Conv3x3, ConvShape};
 use crate::norm::{self, GroupShape};
@@ -46,6 +47,11 @@ fn slice(t: &FlexTensor) -> &[f32] {
 
 fn flex(data: Vec<f32>, shape: Shape) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(data), Layout::contiguous(shape), DType::F32)
+}
+
+/// Weights of either type as f32, for gradients that have no product of 16-bit values.
+fn widened(w: FlexTensor) -> FlexTensor {
+    if w.dtype() == DType::F32 { w.to_contiguous() } else { Flex::float_cast(w.to_contiguous(), FloatDType::F32) }
 }
 
 /// The tensor contiguous, in a buffer that holds nothing else.
@@ -100,8 +106,14 @@ impl KernelOps for Flex {
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let s = conv_shape(&x.shape(), &w.shape(), kind);
         let (x_shape, w_shape) = (x.shape(), w.shape());
-        let (x, w, dy) = (x.to_contiguous(), w.to_contiguous(), dy.to_contiguous());
-        let dx = if want_dx { conv::backward_input(slice(&dy), slice(&w), s) } else { Vec::new() };
+        let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
+        let dx = match w.dtype() {
+            _ if !want_dx => Vec::new(),
+            DType::BF16 if kind == Conv3x3::SAME => {
+                gradients::conv3x3_input(slice(&dy), halves(&in_order(w, &[2, 3, 0, 1])), s)
+            }
+            _ => conv::backward_input(slice(&dy), slice(&widened(w)), s),
+        };
         let dx_shape = if want_dx { x_shape } else { Shape::new([0]) };
         let (dw, db) = conv::backward_weight(slice(&x), slice(&dy), s);
         (flex(dx, dx_shape), flex(dw, w_shape), flex(db, Shape::new([s.out_channels])))
@@ -129,7 +141,7 @@ impl KernelOps for Flex {
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let (x_shape, w_shape) = (x.shape(), w.shape());
         let s = upsampled_shape(&x_shape, &w_shape);
-        let (x, w, dy) = (x.to_contiguous(), w.to_contiguous(), dy.to_contiguous());
+        let (x, w, dy) = (x.to_contiguous(), widened(w), dy.to_contiguous());
         let dx = upsampled::backward_input(slice(&dy), slice(&w), s);
         let (dw, db) = upsampled::backward_weight(slice(&x), slice(&dy), s);
         (flex(dx, x_shape), flex(dw, w_shape), flex(db, Shape::new([s.out_channels])))
@@ -155,9 +167,15 @@ impl KernelOps for Flex {
     fn kernel_conv1x1_backward(x: FlexTensor, w: FlexTensor, dy: FlexTensor) -> (FlexTensor, FlexTensor, FlexTensor) {
         let (x_shape, w_shape) = (x.shape(), w.shape());
         let out_channels = w_shape[0];
-        let (x, w, dy) = (x.to_contiguous(), w.to_contiguous(), dy.to_contiguous());
-        let pixels = x_shape[2] * x_shape[3];
-        let (dx, dw, db) = pointwise::backward(slice(&x), slice(&w), slice(&dy), x_shape[1], out_channels, pixels);
+        let (x, dy, pixels) = (x.to_contiguous(), dy.to_contiguous(), x_shape[2] * x_shape[3]);
+        let (dx, dw, db) = if w.dtype() == DType::BF16 {
+            let w = in_order(w, &[2, 3, 0, 1]);
+            let (dx, dw) = gradients::conv1x1_input_and_weights(slice(&x), halves(&w), slice(&dy), x_shape[1], pixels);
+            (dx, dw, pointwise::channel_sums(slice(&dy), out_channels, pixels))
+        } else {
+            let w = w.to_contiguous();
+            pointwise::backward(slice(&x), slice(&w), slice(&dy), x_shape[1], out_channels, pixels)
+        };
         (flex(dx, x_shape), flex(dw, w_shape), flex(db, Shape::new([out_channels])))
     }
 
@@ -179,7 +197,12 @@ impl KernelOps for Flex {
         let (x_shape, w_shape) = (x.shape(), w.shape());
         let (x, w, dy) = (x.to_contiguous(), w.to_contiguous(), dy.to_contiguous());
         let out = w_shape[1];
-        let (dx, dw, db) = linear::backward(slice(&x), slice(&w), slice(&dy), out);
+        let (dx, dw, db) = if w.dtype() == DType::BF16 {
+            let (dx, dw) = gradients::linear_input_and_weights(slice(&x), halves(&w), slice(&dy), out);
+            (dx, dw, linear::column_sums(slice(&dy), out))
+        } else {
+            linear::backward(slice(&x), slice(&w), slice(&dy), out)
+        };
         (flex(dx, x_shape), flex(dw, w_shape), flex(db, Shape::new([out])))
     }
 
@@ -273,8 +296,8 @@ impl KernelOps for Flex {
     }
 
     /// Beginning at a line of the cache.
-    fn kernel_bf16_weights(w: FlexTensor, axes: Vec<usize>) -> FlexTensor {
-        let w = Flex::float_cast(Flex::float_permute(w, &axes), FloatDType::BF16).to_contiguous();
+    fn kernel_bf16_weights(w: FlexTensor, axes: &'static [usize]) -> FlexTensor {
+        let w = Flex::float_cast(Flex::float_permute(w, axes), FloatDType::BF16).to_contiguous();
         let values = halves(&w);
         // All of it is used, so that nobody shrinks it into another place.
         let mut aligned = vec![burn::tensor::bf16::ZERO; values.len() + bf16::MAX_TO_LINE];
@@ -284,7 +307,7 @@ impl KernelOps for Flex {
         }
         let (shape, strides) = (w.shape(), w.layout().strides().to_vec());
         let laid = FlexTensor::new(Bytes::from_elems(aligned), Layout::new(shape, strides, start), DType::BF16);
-        Flex::float_permute(laid, &axes)
+        Flex::float_permute(laid, axes)
     }
 
     fn kernel_silu(x: FlexTensor) -> FlexTensor {

@@ -114,8 +114,8 @@ pub trait KernelOps: Backend {
         unreachable!("only called where FUSED is set")
     }
     /// To bf16, in memory in the order of these axes, which undo themselves.
-    fn kernel_bf16_weights(w: FloatTensor<Self>, axes: Vec<usize>) -> FloatTensor<Self> {
-        composed::bf16_weights::<Self>(w, &axes)
+    fn kernel_bf16_weights(w: FloatTensor<Self>, axes: &'static [usize]) -> FloatTensor<Self> {
+        composed::bf16_weights::<Self>(w, axes)
     }
     fn kernel_silu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         composed::silu::<Self>(x)
@@ -158,18 +158,19 @@ impl KernelOps for burn::backend::Cube {}
 impl KernelOps for burn::backend::LibTorch {}
 
 /// Weights of a linear layer or of a convolution in bf16, lying as the CPU reads them, with the input channels last.
-/// With them and f32 activations the layers of this room multiply values of 16 bits and add in f32; forward only.
+/// With them and f32 activations the layers of this room multiply values of 16 bits and add in f32; the gradient of
+/// the f32 weights comes from the same products, and is f32.
 ///
 /// # Shapes
 /// [in, out] or [out, in, height, width], kept
 pub fn bf16_weights<const D: usize>(weights: Tensor<D>) -> Tensor<D> {
     // Both orders are undone by themselves.
-    let axes: &[usize] = match D {
+    let axes: &'static [usize] = match D {
         2 => &[1, 0],
         4 => &[2, 3, 0, 1],
         _ => return weights.cast(DType::BF16),
     };
-    Tensor::from_dispatch(<Dispatch as KernelOps>::kernel_bf16_weights(weights.into_dispatch(), axes.to_vec()))
+    Tensor::from_dispatch(<Dispatch as KernelOps>::kernel_bf16_weights(weights.into_dispatch(), axes))
 }
 
 /// 3x3 convolution with bias; `kind` gives stride and padding.
