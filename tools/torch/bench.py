@@ -5,6 +5,7 @@ Makes weights and inputs, stores them with PyTorch's outputs in the folder, says
 for each line `round` on its standard input.
 """
 
+import contextlib
 import json
 import math
 import pathlib
@@ -38,16 +39,20 @@ def reset_peak():
 
 
 class TrainStep:
-    """What our training loop does: loss, gradients, clipping, AdamW, moving average of the weights."""
+    """What our training loop does: loss, gradients, clipping, AdamW, moving average of the weights.
 
-    def __init__(self, net, io):
-        self.net, self.io, self.updates = net.train().requires_grad_(True), io, 0
+    The forward pass alone is under autocast, whose copies of the weights live as long as it does.
+    """
+
+    def __init__(self, net, io, low):
+        self.net, self.io, self.low, self.updates = net.train().requires_grad_(True), io, low, 0
         self.optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, eps=1e-8, weight_decay=0.01)
         self.shadow = [parameter.detach().clone() for parameter in net.parameters()]
 
     def __call__(self):
         self.optimizer.zero_grad()
-        loss = F.mse_loss(self.net(self.io["x"], self.io["t"], self.io["context"]), self.io["target"])
+        with self.low:
+            loss = F.mse_loss(self.net(self.io["x"], self.io["t"], self.io["context"]), self.io["target"])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 0.1)
         self.optimizer.step()
@@ -57,7 +62,7 @@ class TrainStep:
         return loss
 
 
-def prepare(case, fill):
+def prepare(case, fill, low):
     """The network, if there is one, its inputs, and the function that is timed."""
     op, batch, side = case["op"], case["batch"], case["latent_size"]
     if op == "attention":
@@ -95,7 +100,7 @@ def prepare(case, fill):
         "target": fill.normal(batch, case["unet"]["out_channels"], side, side),
     }
     if op == "unet_train_step":
-        return net, io, TrainStep(net, io)
+        return net, io, TrainStep(net, io, low)
     return net, io, lambda: net(io["x"], io["t"], io["context"])
 
 
@@ -104,12 +109,12 @@ def main():
     case = json.loads((folder / "case.json").read_text())
     torch.set_num_threads(case["threads"])
     start_mb = resident_mb("VmRSS")
-    net, io, run = prepare(case, Filler("official", 0))
+    low = torch.autocast("cpu", torch.bfloat16, enabled=case["dtype"] == "bf16")
+    net, io, run = prepare(case, Filler("official", 0), low)
     training = case["op"] == "unet_train_step"
     # Before any training step.
     write(folder / "weights.safetensors", {} if net is None else net.state_dict())
-    low = torch.autocast("cpu", torch.bfloat16, enabled=case["dtype"] == "bf16")
-    with low, torch.set_grad_enabled(training):
+    with contextlib.nullcontext() if training else low, torch.set_grad_enabled(training):
         if training:
             outputs = {"losses": torch.stack([run().detach() for _ in range(COMPARED_STEPS)])}
         else:

@@ -78,8 +78,8 @@ fn cases(options: &Options) -> Vec<(&'static str, &'static str, &'static str)> {
                 if wanted(&options.dtypes, "f32") {
                     cases.push((op, preset, "f32"));
                 }
-                let inference = matches!(op, "unet_forward" | "vq_encode" | "vq_decode");
-                if inference && wanted(&options.dtypes, "bf16") && !options.quick {
+                let network = matches!(op, "unet_forward" | "unet_train_step" | "vq_encode" | "vq_decode");
+                if network && wanted(&options.dtypes, "bf16") && !options.quick {
                     cases.push((op, preset, "bf16"));
                 }
             }

@@ -48,8 +48,12 @@ pub(crate) fn run(folder: &Path) -> Result<(), Failure> {
     let mut case = Case { settings, io, weights, device: Device::flex(), start_mb };
     match op.as_str() {
         "unet_forward" => {
-            let (net, x, t, context) =
-                (case.unet()?, case.tensor::<4>("x")?, case.timesteps()?, case.tensor("context")?);
+            let (net, x, t, context) = (
+                case.precision().convert(case.unet()?),
+                case.tensor::<4>("x")?,
+                case.timesteps()?,
+                case.tensor("context")?,
+            );
             case.serve(|| net.forward(x.clone(), &t, context.clone()))
         }
         "vq_encode" => {
@@ -108,7 +112,7 @@ impl Case {
     fn unet(&self) -> Result<UNet, Failure> {
         let config: UNetConfig = self.config("unet")?;
         let unet = load_into(UNet::new(&config, &self.device), &self.weights, &config.remap())?;
-        Ok(self.precision().convert(unet))
+        Ok(unet)
     }
 
     fn autoencoder(&self) -> Result<Autoencoder, Failure> {
@@ -173,6 +177,7 @@ impl Case {
             batch_size: task.timesteps.len(),
             accumulate: 1,
             checkpoint_activations: false,
+            precision: self.precision(),
             learning_rate: 1e-4,
             warmup_steps: 1,
             final_rate: 1.0,
@@ -237,6 +242,10 @@ struct Regression {
 impl Task<UNet> for Regression {
     fn num_shards(&self) -> usize {
         self.shards
+    }
+
+    fn in_precision(&self, model: UNet, precision: Precision) -> TrainResult<UNet> {
+        Ok(precision.convert(model))
     }
 
     fn loss(&self, model: &UNet, _step: u64, shard: Shard) -> TrainResult<StepLoss> {

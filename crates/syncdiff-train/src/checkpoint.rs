@@ -3,6 +3,7 @@
 
 use crate::best::Best;
 use crate::error::{TrainError, TrainResult};
+use crate::loss_scale::LossScale;
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,9 @@ pub(crate) struct Position {
     /// The best checkpoint so far, this one included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) best: Option<Best>,
+    /// Where gradients are of 16 bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) loss_scale: Option<LossScale>,
 }
 
 /// What a checkpoint restores.

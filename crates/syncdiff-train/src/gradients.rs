@@ -30,6 +30,11 @@ impl ModuleVisitor for Scale<'_> {
     }
 }
 
+/// Multiplies all gradients.
+pub(crate) fn scale<M: Module>(model: &M, gradients: &mut GradientsParams, factor: f64) {
+    model.visit(&mut Scale { gradients, factor });
+}
+
 /// Scales the gradients so that their global norm is at most `limit`; returns the norm before.
 ///
 /// # Source
@@ -40,7 +45,7 @@ pub(crate) fn clip_global_norm<M: Module>(model: &M, gradients: &mut GradientsPa
     let norm = squares.sum.sqrt();
     let factor = limit / (norm + 1e-6);
     if factor < 1.0 {
-        model.visit(&mut Scale { gradients, factor });
+        scale(model, gradients, factor);
     }
     norm
 }
@@ -108,7 +113,7 @@ impl Accumulated {
         let mut sum = self.sum.unwrap_or_default();
         if self.count > 1 {
             model.visit(&mut Straighten(&mut sum));
-            model.visit(&mut Scale { gradients: &mut sum, factor: 1.0 / self.count as f64 });
+            scale(model, &mut sum, 1.0 / self.count as f64);
         }
         sum
     }

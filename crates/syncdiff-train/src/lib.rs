@@ -13,6 +13,7 @@ mod events;
 mod exchange;
 mod gradients;
 mod images;
+mod loss_scale;
 mod options;
 mod pretrain;
 mod reader;

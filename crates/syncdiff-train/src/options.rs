@@ -2,6 +2,7 @@
 
 use crate::error::{TrainError, TrainResult};
 use serde::{Deserialize, Serialize};
+use syncdiff_model::Precision;
 
 /// How long and how fast a model learns, and how often it is saved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +20,11 @@ pub struct TrainOptions {
     /// the same values. It saves memory only where such operations hold much of it, which they do not on the CPU.
     #[serde(default)]
     pub checkpoint_activations: bool,
+    /// The type in which the large networks of `autoencoder`, `diffusion` and `student` compute, values and gradients.
+    /// The weights that learn, their moments and average, losses and sums stay f32. What a device lacks is refused, and
+    /// anything but f32 by the other trainers, whose networks are small.
+    #[serde(default)]
+    pub precision: Precision,
     /// Peak learning rate of AdamW.
     pub learning_rate: f64,
     /// Steps over which the rate rises from zero.
@@ -82,6 +88,7 @@ mod tests {
             batch_size: 1,
             accumulate: 1,
             checkpoint_activations: false,
+            precision: Precision::F32,
             learning_rate: 1e-3,
             warmup_steps: 10,
             final_rate: 0.1,

@@ -6,7 +6,8 @@ use crate::checkpoint::{Checkpoints, Position};
 use crate::error::{TrainError, TrainResult};
 use crate::events::Events;
 use crate::exchange::Partners;
-use crate::gradients::{Accumulated, clip_global_norm, own_leaves};
+use crate::gradients::{Accumulated, clip_global_norm, own_leaves, scale};
+use crate::loss_scale::LossScale;
 use crate::options::TrainOptions;
 use crate::sheet::SampleSheet;
 use burn::module::Module;
@@ -17,6 +18,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
+use syncdiff_model::Precision;
 use syncdiff_model::diffusion::Ema;
 use syncdiff_model::nn::in_pool;
 use syncdiff_model::weights::folder::save_safetensors_about;
@@ -68,6 +70,22 @@ pub trait Task<M: Module>: Sync {
     /// # Errors
     /// When the data cannot be read.
     fn loss(&self, model: &M, step: u64, shard: Shard) -> TrainResult<StepLoss>;
+
+    /// The model with its large networks computing in this type, for one step: gradients reach the f32 weights it is made
+    /// of. By default refused but for f32.
+    ///
+    /// # Errors
+    /// [`TrainError::Parameter`] where the task has no networks for that.
+    fn in_precision(&self, model: M, precision: Precision) -> TrainResult<M> {
+        match precision {
+            Precision::F32 => Ok(model),
+            other => Err(TrainError::Parameter {
+                name: "options.precision",
+                value: other.to_string(),
+                allowed: "f32; autoencoder, diffusion and student also learn in bf16 or f16".into(),
+            }),
+        }
+    }
 
     /// Changes the model outside of the gradient (for example a codebook's start); called before each step.
     ///
@@ -200,7 +218,7 @@ fn steps<M: Module + Sync + 'static>(
     mut partners: Option<&mut Partners<'_>>,
     report: &mut dyn FnMut(&Stats) -> bool,
 ) -> TrainResult<Trained<M>> {
-    let cut = Cut::new(task, options, partners.as_deref())?;
+    let mut cut = Cut::new(task, options, partners.as_deref())?;
     let leads = partners.as_ref().is_none_or(|partners| partners.leads());
     let checkpoints = Checkpoints::new(run, options.keep_checkpoints)?;
     let new_optimizer = || AdamW::of_module(options.weight_decay);
@@ -216,7 +234,9 @@ fn steps<M: Module + Sync + 'static>(
         None => {
             // Parameters are drawn at first use: this reads them all before a step can seed the generator anew.
             let shadow = Ema::shadow_of(&model);
-            (model, shadow, new_optimizer(), Position { step: 0, ema_updates: 0, seconds: 0.0, best: None })
+            let loss_scale = LossScale::of(options.precision);
+            let start = Position { step: 0, ema_updates: 0, seconds: 0.0, best: None, loss_scale };
+            (model, shadow, new_optimizer(), start)
         }
     };
     let mut ema = Ema::new(options.ema_decay, position.ema_updates);
@@ -226,20 +246,31 @@ fn steps<M: Module + Sync + 'static>(
     while position.step < options.steps {
         let step = position.step;
         model = task.before_step(model, step)?;
+        cut.scale = position.loss_scale.map_or(1.0, |scale| scale.factor);
         let Some(whole) = differentiate(task, &model, step, &cut, partners.as_deref_mut())? else { break };
-        let Part { loss: value, parts, mut gradients } = whole;
+        let Part { loss: value, mut parts, mut gradients } = whole;
         let norm = clip_global_norm(&model, &mut gradients, options.clip_norm);
+        let scaled = position.loss_scale.and_then(|scale| scale.next(norm.is_finite()));
+        let overflowed = scaled.is_some() && !norm.is_finite();
         for (what, value) in [("loss", value), ("gradient norm", norm as f32)] {
-            if !value.is_finite() {
+            if !value.is_finite() && !(overflowed && what == "gradient norm") {
                 return Err(not_finite(task, step, what, value, run, leads));
             }
         }
-        model = optimizer.step(options.rate_at(step), model, gradients);
-        shadow = ema.update(shadow, &model);
-        let best = position.best.take();
-        position = Position { step: step + 1, ema_updates: ema.num_updates(), seconds: clock() - started, best };
+        if !overflowed {
+            model = optimizer.step(options.rate_at(step), model, gradients);
+            shadow = ema.update(shadow, &model);
+        }
+        parts.extend(scaled.map(|scale| ("loss_scale", scale.factor as f32)));
+        position = Position {
+            step: step + 1,
+            ema_updates: ema.num_updates(),
+            seconds: clock() - started,
+            best: position.best.take(),
+            loss_scale: scaled,
+        };
         let Some(log) = &mut log else { continue };
-        window.add(value, norm, parts);
+        window.add(value, if overflowed { 0.0 } else { norm }, parts);
         let last = position.step == options.steps;
         let save = last || position.step.is_multiple_of(options.checkpoint_every);
         if save || position.step.is_multiple_of(options.log_every) {
@@ -279,6 +310,10 @@ struct Cut {
     own: Range<usize>,
     /// Most of them at the same time.
     threads: usize,
+    /// The type in which they are computed.
+    precision: Precision,
+    /// What their losses are multiplied with, and their gradients divided by.
+    scale: f64,
 }
 
 impl Cut {
@@ -293,7 +328,7 @@ impl Cut {
             Some(partners) => partners.parts(options.batch_size, threads, count)?,
             None => 0..count,
         };
-        Ok(Self { count, own, threads })
+        Ok(Self { count, own, threads, precision: options.precision, scale: 1.0 })
     }
 }
 
@@ -326,7 +361,7 @@ fn differentiate<M: Module + Sync>(
     partners: Option<&mut Partners<'_>>,
 ) -> TrainResult<Option<Part>> {
     if cut.count == 1 {
-        return differentiate_part(task, model, step, Shard { index: 0, count: 1 }).map(Some);
+        return differentiate_part(task, model, step, cut, Shard { index: 0, count: 1 }).map(Some);
     }
     let mut fold = Fold::default();
     match partners {
@@ -361,7 +396,7 @@ fn each_part<M: Module + Sync>(
                 .clone()
                 .map(|index| {
                     let leaves = own_leaves(model);
-                    scope.spawn(move || differentiate_part(task, &leaves, step, Shard { index, count }))
+                    scope.spawn(move || differentiate_part(task, &leaves, step, cut, Shard { index, count }))
                 })
                 .collect();
             let joined = threads.into_iter().map(|thread| thread.join().expect("a panic of a part is one of the step"));
@@ -374,12 +409,23 @@ fn each_part<M: Module + Sync>(
     Ok(())
 }
 
-fn differentiate_part<M: Module + Sync>(task: &impl Task<M>, model: &M, step: u64, shard: Shard) -> TrainResult<Part> {
+fn differentiate_part<M: Module + Sync>(
+    task: &impl Task<M>,
+    model: &M,
+    step: u64,
+    cut: &Cut,
+    shard: Shard,
+) -> TrainResult<Part> {
     let device = model.devices().first().cloned().unwrap_or_default();
     in_pool(&device, || {
-        let StepLoss { loss, parts } = task.loss(model, step, shard)?;
+        let StepLoss { loss, parts } = task.loss(&task.in_precision(model.clone(), cut.precision)?, step, shard)?;
         let value = loss.clone().into_scalar::<f32>();
-        Ok(Part { loss: value, parts, gradients: GradientsParams::from_grads(loss.backward(), model) })
+        let loss = if cut.scale == 1.0 { loss } else { loss * cut.scale };
+        let mut gradients = GradientsParams::from_grads(loss.backward(), model);
+        if cut.scale != 1.0 {
+            scale(model, &mut gradients, 1.0 / cut.scale);
+        }
+        Ok(Part { loss: value, parts, gradients })
     })
 }
 

@@ -53,6 +53,7 @@ fn options(steps: u64, batch_size: usize) -> TrainOptions {
         batch_size,
         accumulate: 1,
         checkpoint_activations: false,
+        precision: Precision::F32,
         learning_rate: 3e-3,
         warmup_steps: 2,
         final_rate: 1.0,

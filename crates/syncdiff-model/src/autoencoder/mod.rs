@@ -183,6 +183,14 @@ impl Autoencoder {
         }
     }
 
+    /// As [`Autoencoder::in_precision`], but for the decoder's last layer, whose gradient is looked at while it learns.
+    #[must_use]
+    pub fn learning_in(self, precision: Precision) -> Self {
+        let last_layer = self.decoder.conv_out.clone();
+        let converted = self.in_precision(precision);
+        Self { decoder: Decoder { conv_out: last_layer, ..converted.decoder }, ..converted }
+    }
+
     /// The same autoencoder with latents shifted and scaled per channel: z' = (z - mean) / deviation. The change is
     /// folded into the 1x1 convolutions and the codebook, so that pictures decode as before. A diffusion schedule
     /// expects latents of about unit variance.

@@ -15,12 +15,13 @@ use crate::sheet::SampleSheet;
 use crate::trainer::{Shard, StepLoss, Task};
 use adversary::Drawn;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use syncdiff_data::Look;
+use syncdiff_model::Precision;
 use syncdiff_model::autoencoder::{Autoencoder, PatchDiscriminator};
 use syncdiff_model::cost::Cost;
 use syncdiff_model::scorers::{Lpips, LpipsTrunk};
@@ -233,11 +234,16 @@ impl Task<AutoencoderTrainee> for AutoencoderTask<'_> {
         Shard::count_for(self.batch_size)
     }
 
+    /// The critic and LPIPS stay f32.
+    fn in_precision(&self, trainee: AutoencoderTrainee, precision: Precision) -> TrainResult<AutoencoderTrainee> {
+        Ok(AutoencoderTrainee { autoencoder: trainee.autoencoder.learning_in(precision), ..trainee })
+    }
+
     fn loss(&self, trainee: &AutoencoderTrainee, step: u64, shard: Shard) -> TrainResult<StepLoss> {
         let x = self.batch(step, shard.range(self.batch_size), self.settings.window)?;
         let model = &trainee.autoencoder;
         let decode = |z: Tensor<4>| {
-            let (features, last_layer) = (model.decode_features(z), model.decoder.last_layer());
+            let (features, last_layer) = (model.decode_features(z).cast(DType::F32), model.decoder.last_layer());
             Drawn { pictures: last_layer.forward(features.clone()), features, last_layer }
         };
         let z = model.encode(x.clone());

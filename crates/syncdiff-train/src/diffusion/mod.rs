@@ -25,6 +25,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use syncdiff_model::Precision;
 use syncdiff_model::audio::{AudioEncoder, Conditioner};
 use syncdiff_model::denoiser::PriorConfig;
 use syncdiff_model::denoiser::{LatentDenoiser, VisualPriors};
@@ -61,6 +62,14 @@ pub struct DenoiserStage {
     pub conditioner: Conditioner,
     /// The speech encoder, where layers of it learn too.
     pub audio: Option<AudioEncoder>,
+}
+
+impl DenoiserStage {
+    /// The U-Net computes in this type.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { denoiser: self.denoiser.in_precision(precision), ..self }
+    }
 }
 
 /// Settings of the denoiser's training.
@@ -421,6 +430,10 @@ fn by_band(timesteps: &[usize], losses: &[f32]) -> Vec<(&'static str, f32)> {
 impl Task<DenoiserStage> for DiffusionTask<'_> {
     fn num_shards(&self) -> usize {
         Shard::count_for(self.batch_size)
+    }
+
+    fn in_precision(&self, model: DenoiserStage, precision: Precision) -> TrainResult<DenoiserStage> {
+        Ok(model.in_precision(precision))
     }
 
     fn loss(&self, model: &DenoiserStage, step: u64, shard: Shard) -> TrainResult<StepLoss> {

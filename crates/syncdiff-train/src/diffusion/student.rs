@@ -24,6 +24,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
+use syncdiff_model::Precision;
 use syncdiff_model::denoiser::{BoundDenoiser, VisualPriors};
 use syncdiff_model::diffusion::sampler::lcm::LCM_GRID;
 use syncdiff_model::diffusion::{
@@ -243,6 +244,12 @@ impl<'a> StudentTask<'a> {
 impl Task<StudentStage> for StudentTask<'_> {
     fn num_shards(&self) -> usize {
         self.samples.num_shards()
+    }
+
+    /// The target is asked once a step, and gains by it as the student does.
+    fn in_precision(&self, model: StudentStage, precision: Precision) -> TrainResult<StudentStage> {
+        let StudentStage { student, target } = model;
+        Ok(StudentStage { student: student.in_precision(precision), target: target.in_precision(precision) })
     }
 
     /// The target follows the student before each step, so that a checkpoint need not know of it more than its values.

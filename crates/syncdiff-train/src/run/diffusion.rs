@@ -109,7 +109,8 @@ pub fn diffusion(
     }
     let decoder = || -> TrainResult<Autoencoder> {
         let weights = open_safetensors(files.autoencoder)?;
-        Ok(load_into(Autoencoder::new(&model_config.autoencoder, &device), &weights, &autoencoder::names())?)
+        let decoder = load_into(Autoencoder::new(&model_config.autoencoder, &device), &weights, &autoencoder::names())?;
+        Ok(decoder.in_precision(config.options.precision))
     };
     let estimate = estimate_nets(&settings, files.syncnet, files.lpips, &device, decoder)?;
     let drawn_by = (model_config.sampler, model_config.guidance);

@@ -88,7 +88,9 @@ pub fn student(
 
     let device = inputs.differentiating();
     let start = LipSync::load(files.teacher, &device)?;
-    let estimate = estimate_nets(&drawing, files.syncnet, files.lpips, &device, || Ok(start.autoencoder))?;
+    let estimate = estimate_nets(&drawing, files.syncnet, files.lpips, &device, || {
+        Ok(start.autoencoder.in_precision(config.options.precision))
+    })?;
     let drawn_by = (STUDENT_SAMPLER, LipSyncConfig::NO_GUIDANCE);
     let samples = encoder.task(inputs, drawing, [&clips, &valid], device, estimate, drawn_by)?;
     let frozen = DenoiserStage {
@@ -96,7 +98,7 @@ pub fn student(
         conditioner: teacher.speech.conditioner.clone(),
         audio: None,
     };
-    let task = StudentTask::new(settings, samples, frozen)?;
+    let task = StudentTask::new(settings, samples, frozen.in_precision(config.options.precision))?;
     let mut learns = DenoiserStage { denoiser: start.denoiser, conditioner: start.speech.conditioner, audio: None };
     if let Some(path) = files.init_from {
         learns = started_from(learns, path, &model_config)?;
