@@ -11,7 +11,7 @@ use crate::conv::upsampled::{self, MEET, PARITIES, UpsampledShape};
 use rayon::prelude::*;
 
 /// Rows of the left side for the steps of one product.
-struct Left<'a> {
+pub(super) struct Left<'a> {
     /// [taps, rows, inner]
     weights: &'a [u16],
     /// The same with rows that are filled with zeros to whole steps, where they are not whole already.
@@ -34,6 +34,11 @@ impl<'a> Left<'a> {
             (0..row_stride / inner).map(move |k| Step { weights: tap * of_tap + k * inner, pairs: from + k * of_step })
         });
         Self { weights, filled, row_stride, inner, steps: steps.collect() }
+    }
+
+    /// Rows in whole steps, whose places are told.
+    pub(super) fn of_steps(weights: &'a [u16], row_stride: usize, steps: Vec<Step>) -> Self {
+        Self { weights, filled: None, row_stride, inner: MAX_INNER, steps }
     }
 
     fn weights(&self) -> &[u16] {
@@ -61,22 +66,23 @@ fn filled(rows: &[u16], from: usize, to: usize) -> Lines {
 }
 
 /// Products over the same pairs, whose outputs lie behind each other.
-struct Job<'a> {
-    unit: Unit,
-    lefts: Vec<Left<'a>>,
-    bias: &'a [f32],
+pub(super) struct Job<'a> {
+    pub(super) unit: Unit,
+    pub(super) lefts: Vec<Left<'a>>,
+    /// A value for each row.
+    pub(super) bias: &'a [f32],
     /// Between rows of pairs.
-    pair_stride: usize,
-    store: Store,
-    vectors: Vec<Vector>,
+    pub(super) pair_stride: usize,
+    pub(super) store: Store,
+    pub(super) vectors: Vec<Vector>,
     /// Values of one output.
-    output: usize,
+    pub(super) output: usize,
 }
 
 impl Job<'_> {
     /// # Shapes
     /// pairs: [images, ..] -> [images, lefts, output]
-    fn run(&self, pairs: &Lines, images: usize) -> Vec<f32> {
+    pub(super) fn run(&self, pairs: &Lines, images: usize) -> Vec<f32> {
         if images == 0 || self.vectors.is_empty() {
             return Vec::new();
         }

@@ -84,6 +84,15 @@ dispatch! {
     }
 }
 
+dispatch! {
+    /// Values of a row, rounded.
+    fn round_row(row: &[f32], to: &mut [u16]) {
+        for (to, &value) in to.iter_mut().zip(row) {
+            *to = round(value) as u16;
+        }
+    }
+}
+
 /// Columns that lie together: those of a tile.
 pub(super) const STRIP: usize = SIDE;
 

@@ -192,7 +192,8 @@ unsafe fn store_row(from: &[f32], to: *mut f32, count: usize) {
     }
 }
 
-fn transposed(from: &[f32; SIDE * SIDE]) -> [f32; SIDE * SIDE] {
+/// Rows and columns exchanged.
+pub(super) fn transposed(from: &[f32; SIDE * SIDE]) -> [f32; SIDE * SIDE] {
     #[cfg(target_arch = "x86_64")]
     if crate::simd::level() == crate::simd::Level::Avx512 {
         // SAFETY: the level is only chosen where its instruction set was detected.

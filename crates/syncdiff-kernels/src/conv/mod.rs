@@ -245,14 +245,24 @@ pub(crate) fn backward_weight(x: &[f32], dy: &[f32], s: ConvShape) -> (Vec<f32>,
     let size = [s.out_height(), s.out_width()];
     let taps = Padded::new(size[0], size[1], s.kind.stride, 3).taps(3);
     let by_tap = correlations(x, source, dy, s.out_channels, size, s.kind.stride, &taps);
-    let pairs = s.out_channels * s.in_channels;
-    let mut weight_grad = vec![0f32; 9 * pairs];
-    for (k, of_tap) in by_tap.chunks_exact(pairs).enumerate() {
-        for (to, &value) in weight_grad[k..].iter_mut().step_by(9).zip(of_tap) {
+    (of_taps(&by_tap), bias_gradient(dy, s))
+}
+
+/// Gradient with respect to the bias.
+pub(crate) fn bias_gradient(dy: &[f32], s: ConvShape) -> Vec<f32> {
+    channel_sums(dy, s.out_channels, s.out_height() * s.out_width())
+}
+
+/// # Shapes
+/// [3, 3, out, in] -> [out, in, 3, 3]
+pub(crate) fn of_taps(by_tap: &[f32]) -> Vec<f32> {
+    let mut weights = vec![0f32; by_tap.len()];
+    for (k, of_tap) in by_tap.chunks_exact(by_tap.len() / 9).enumerate() {
+        for (to, &value) in weights[k..].iter_mut().step_by(9).zip(of_tap) {
             *to = value;
         }
     }
-    (weight_grad, channel_sums(dy, s.out_channels, s.out_height() * s.out_width()))
+    weights
 }
 
 /// What every tap of every pair of channels contributes: `sum over n, p of dy[n, o, p] * x[n, i, stride * p + k -

@@ -107,14 +107,14 @@ impl KernelOps for Flex {
         let s = conv_shape(&x.shape(), &w.shape(), kind);
         let (x_shape, w_shape) = (x.shape(), w.shape());
         let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
-        let dx = match w.dtype() {
-            _ if !want_dx => Vec::new(),
-            DType::BF16 if kind == Conv3x3::SAME => {
-                gradients::conv3x3_input(slice(&dy), halves(&in_order(w, &[2, 3, 0, 1])), s)
-            }
-            _ => conv::backward_input(slice(&dy), slice(&widened(w)), s),
-        };
         let dx_shape = if want_dx { x_shape } else { Shape::new([0]) };
+        if w.dtype() == DType::BF16 && kind == Conv3x3::SAME {
+            let w = in_order(w, &[2, 3, 0, 1]);
+            let (dx, dw) = gradients::conv3x3_gradients(slice(&x), halves(&w), slice(&dy), s, want_dx);
+            let (dw, db) = (conv::of_taps(&dw), conv::bias_gradient(slice(&dy), s));
+            return (flex(dx, dx_shape), flex(dw, w_shape), flex(db, Shape::new([s.out_channels])));
+        }
+        let dx = if want_dx { conv::backward_input(slice(&dy), slice(&widened(w)), s) } else { Vec::new() };
         let (dw, db) = conv::backward_weight(slice(&x), slice(&dy), s);
         (flex(dx, dx_shape), flex(dw, w_shape), flex(db, Shape::new([s.out_channels])))
     }
@@ -170,7 +170,7 @@ impl KernelOps for Flex {
         let (x, dy, pixels) = (x.to_contiguous(), dy.to_contiguous(), x_shape[2] * x_shape[3]);
         let (dx, dw, db) = if w.dtype() == DType::BF16 {
             let w = in_order(w, &[2, 3, 0, 1]);
-            let (dx, dw) = gradients::conv1x1_input_and_weights(slice(&x), halves(&w), slice(&dy), x_shape[1], pixels);
+            let (dx, dw) = gradients::conv1x1_gradients(slice(&x), halves(&w), slice(&dy), x_shape[1], pixels);
             (dx, dw, pointwise::channel_sums(slice(&dy), out_channels, pixels))
         } else {
             let w = w.to_contiguous();
@@ -198,7 +198,7 @@ impl KernelOps for Flex {
         let (x, w, dy) = (x.to_contiguous(), w.to_contiguous(), dy.to_contiguous());
         let out = w_shape[1];
         let (dx, dw, db) = if w.dtype() == DType::BF16 {
-            let (dx, dw) = gradients::linear_input_and_weights(slice(&x), halves(&w), slice(&dy), out);
+            let (dx, dw) = gradients::linear_gradients(slice(&x), halves(&w), slice(&dy), out);
             (dx, dw, linear::column_sums(slice(&dy), out))
         } else {
             linear::backward(slice(&x), slice(&w), slice(&dy), out)
