@@ -23,6 +23,7 @@ mod pointwise;
 mod pool;
 #[doc(hidden)]
 pub mod simd;
+mod square;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,7 @@
 //! Linear layers, forward and backward, on the matrix product of [`crate::matmul`].
 
 use crate::matmul::{Sizes, Start, multiply};
+use crate::square::{self, SIDE};
 use rayon::prelude::*;
 
 /// # Shapes
@@ -37,18 +38,21 @@ pub(crate) fn column_sums(values: &[f32], columns: usize) -> Vec<f32> {
 /// # Shapes
 /// [rows, columns] -> [columns, rows]
 pub fn transposed(from: &[f32], columns: usize) -> Vec<f32> {
-    /// Rows of the result at once: so many values of a row of the source fill a line of the cache.
-    const BLOCK: usize = 16;
     if from.is_empty() {
         return Vec::new();
     }
     let rows = from.len() / columns;
     let mut to = vec![0f32; from.len()];
-    to.par_chunks_mut(BLOCK * rows).enumerate().for_each(|(block, to)| {
-        let first = block * BLOCK;
-        for (row, from) in from.chunks_exact(columns).enumerate() {
-            for (to, &value) in to.chunks_exact_mut(rows).zip(&from[first..]) {
-                to[row] = value;
+    to.par_chunks_mut(SIDE * rows).enumerate().for_each(|(strip, to)| {
+        let (first, count) = (strip * SIDE, to.len() / rows);
+        for (block, from) in from.chunks(SIDE * columns).enumerate() {
+            let mut square = [0f32; SIDE * SIDE];
+            for (square, row) in square.as_chunks_mut::<SIDE>().0.iter_mut().zip(from.chunks_exact(columns)) {
+                square[..count].copy_from_slice(&row[first..][..count]);
+            }
+            let (square, width) = (square::transposed(&square), from.len() / columns);
+            for (to, row) in to.chunks_exact_mut(rows).zip(square.as_chunks::<SIDE>().0) {
+                to[block * SIDE..][..width].copy_from_slice(&row[..width]);
             }
         }
     });

@@ -9,9 +9,10 @@
 use super::layers::{Job, Left, conv1x1, conv3x3, linear};
 use super::lines::Lines;
 use super::pairs::{self, STRIP};
-use super::product::{self, MAX_INNER, SIDE, Step, Store, Vector};
+use super::product::{MAX_INNER, SIDE, Step, Store, Vector};
 use super::unit;
 use crate::conv::{Conv3x3, ConvShape};
+use crate::square::transposed;
 use rayon::prelude::*;
 
 /// Side of the window.
@@ -188,7 +189,7 @@ fn turned(x: &[f32], channels: usize, inner: usize) -> Lines {
             for (square, token) in square.as_chunks_mut::<SIDE>().0.iter_mut().zip(tokens.chunks_exact(channels)) {
                 square[..count].copy_from_slice(&token[first..][..count]);
             }
-            let square = product::transposed(&square);
+            let square = transposed(&square);
             for (channel, values) in square.as_chunks::<SIDE>().0.iter().take(count).enumerate() {
                 pairs::round_row(values, &mut to[channel * inner + block * SIDE..][..SIDE]);
             }

@@ -2,10 +2,10 @@
 
 use super::unit::Unit;
 use crate::conv::tile::OutPtr;
+pub(super) use crate::square::SIDE;
+use crate::square::transposed;
 use std::ops::Range;
 
-/// Rows and columns of a tile.
-pub(super) const SIDE: usize = 16;
 /// Most values of a row in one step: those of a tile.
 pub(super) const MAX_INNER: usize = 32;
 
@@ -190,20 +190,4 @@ unsafe fn store_row(from: &[f32], to: *mut f32, count: usize) {
             to.copy_from_nonoverlapping(from.as_ptr(), count.min(SIDE));
         }
     }
-}
-
-/// Rows and columns exchanged.
-pub(super) fn transposed(from: &[f32; SIDE * SIDE]) -> [f32; SIDE * SIDE] {
-    #[cfg(target_arch = "x86_64")]
-    if crate::simd::level() == crate::simd::Level::Avx512 {
-        // SAFETY: the level is only chosen where its instruction set was detected.
-        return unsafe { super::vector::transposed(from) };
-    }
-    let mut to = [0f32; SIDE * SIDE];
-    for (r, row) in from.chunks_exact(SIDE).enumerate() {
-        for (c, &value) in row.iter().enumerate() {
-            to[c * SIDE + r] = value;
-        }
-    }
-    to
 }
