@@ -47,6 +47,19 @@ pub struct TrainOptions {
     pub log_every: u64,
 }
 
+/// # Errors
+/// [`TrainError::Parameter`] for another precision.
+pub(crate) fn only_f32(precision: Precision) -> TrainResult<()> {
+    if precision == Precision::F32 {
+        return Ok(());
+    }
+    Err(TrainError::Parameter {
+        name: "options.precision",
+        value: precision.to_string(),
+        allowed: "f32; autoencoder, diffusion and student also learn in bf16 or f16".into(),
+    })
+}
+
 fn one() -> usize {
     1
 }

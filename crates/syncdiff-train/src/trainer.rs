@@ -8,7 +8,7 @@ use crate::events::Events;
 use crate::exchange::Partners;
 use crate::gradients::{Accumulated, clip_global_norm, own_leaves, scale};
 use crate::loss_scale::LossScale;
-use crate::options::TrainOptions;
+use crate::options::{TrainOptions, only_f32};
 use crate::sheet::SampleSheet;
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -77,14 +77,7 @@ pub trait Task<M: Module>: Sync {
     /// # Errors
     /// [`TrainError::Parameter`] where the task has no networks for that.
     fn in_precision(&self, model: M, precision: Precision) -> TrainResult<M> {
-        match precision {
-            Precision::F32 => Ok(model),
-            other => Err(TrainError::Parameter {
-                name: "options.precision",
-                value: other.to_string(),
-                allowed: "f32; autoencoder, diffusion and student also learn in bf16 or f16".into(),
-            }),
-        }
+        only_f32(precision).map(|()| model)
     }
 
     /// Changes the model outside of the gradient (for example a codebook's start); called before each step.

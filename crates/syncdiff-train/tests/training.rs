@@ -8,6 +8,8 @@ mod best;
 mod first_stage;
 #[path = "training/guards.rs"]
 mod guards;
+#[path = "training/precision.rs"]
+mod precision;
 #[path = "training/processes.rs"]
 mod processes;
 #[path = "training/sheets.rs"]
@@ -22,7 +24,6 @@ use burn::tensor::Device;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use syncdiff_data::{Clip, ClipMeta};
-use syncdiff_model::LipSyncConfig;
 use syncdiff_model::audio::{AudioEncoder, AudioEncoderConfig, FEATURES_PER_ROW};
 use syncdiff_model::autoencoder::Autoencoder;
 use syncdiff_model::baselines::Wav2LipLite;
@@ -32,6 +33,7 @@ use syncdiff_model::reader::GridReader;
 use syncdiff_model::scorers::{Lpips, LpipsTrunk, OwnSyncNet};
 use syncdiff_model::unet::UNetConfig;
 use syncdiff_model::weights::{Remap, module_tensors};
+use syncdiff_model::{LipSyncConfig, Precision};
 use syncdiff_train::{
     AutoencoderTask, AutoencoderTrainee, AutoencoderTraining, DenoiserStage, DiffusionTask, DiffusionTraining,
     EstimateNets, EstimateTraining, EstimateWeighting, FrameSource, LIP_VALUES, LatentClip, LipReader, Measure,
@@ -362,14 +364,20 @@ fn run<M: Module + Sync + 'static>(
 
 /// Six steps at once against three, a restart from the disk with other initial weights, and three more.
 fn assert_exact_resume<M: Module + Sync + 'static>(make: impl Fn() -> (Box<dyn Task<M>>, M)) {
-    let options = options(6, 2);
+    assert_exact_resume_with(&options(6, 2), make);
+}
+
+fn assert_exact_resume_with<M: Module + Sync + 'static>(
+    options: &TrainOptions,
+    make: impl Fn() -> (Box<dyn Task<M>>, M),
+) {
     let (whole_folder, parts_folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (task, model) = make();
-    let (whole, whole_shadow, whole_losses) = run(&Borrowed(&*task), model, &options, whole_folder.path(), 0);
+    let (whole, whole_shadow, whole_losses) = run(&Borrowed(&*task), model, options, whole_folder.path(), 0);
     let (task, model) = make();
-    let (_, _, mut losses) = run(&Borrowed(&*task), model, &options, parts_folder.path(), 3);
+    let (_, _, mut losses) = run(&Borrowed(&*task), model, options, parts_folder.path(), 3);
     let (task, model) = make();
-    let (parts, parts_shadow, rest) = run(&Borrowed(&*task), model, &options, parts_folder.path(), 0);
+    let (parts, parts_shadow, rest) = run(&Borrowed(&*task), model, options, parts_folder.path(), 0);
     losses.extend(rest);
     assert_eq!(whole_losses, losses);
     assert_same_weights(&whole, &parts);
@@ -382,6 +390,9 @@ struct Borrowed<'a, M: Module + Sync>(&'a dyn Task<M>);
 impl<M: Module + Sync> Task<M> for Borrowed<'_, M> {
     fn num_shards(&self) -> usize {
         self.0.num_shards()
+    }
+    fn in_precision(&self, model: M, precision: Precision) -> TrainResult<M> {
+        self.0.in_precision(model, precision)
     }
     fn loss(&self, model: &M, step: u64, shard: Shard) -> TrainResult<StepLoss> {
         self.0.loss(model, step, shard)

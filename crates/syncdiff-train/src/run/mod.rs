@@ -35,6 +35,7 @@ pub use wav2lip::{WAV2LIP_FILE, Wav2LipFiles, wav2lip};
 use crate::checkpoint::holds_checkpoint;
 use crate::error::{TrainError, TrainResult};
 use crate::exchange::{Partners, Share};
+use crate::options::only_f32;
 use crate::trainer::{Clock, Stats, Task, Trained, train_together};
 use burn::module::Module;
 use burn::tensor::Device;
@@ -65,6 +66,12 @@ pub struct RunInputs<'a> {
 }
 
 impl<'a> RunInputs<'a> {
+    /// As [`RunInputs::begin`], for networks that compute in f32 only.
+    fn begin_in_f32(&self) -> TrainResult<Option<Partners<'a>>> {
+        only_f32(self.config.options.precision)?;
+        self.begin()
+    }
+
     /// Creates the run folder and writes the configuration into it; a folder of another configuration is refused
     /// (only the number of steps may grow). Then joins the other processes of the run, if there are any.
     fn begin(&self) -> TrainResult<Option<Partners<'a>>> {

@@ -38,7 +38,7 @@ pub fn pretrain(inputs: &RunInputs<'_>, files: &PretrainFiles<'_>, report: Repor
     let audio = config.model()?.hearing(0).audio;
     let settings = config.part("pretrain", &config.pretrain)?.clone();
     settings.check()?;
-    let partners = inputs.begin()?;
+    let partners = inputs.begin_in_f32()?;
     let clips = inputs.talks("train", files.offsets)?;
     let valid = inputs.talks("valid", files.offsets)?.at_most(VALID_CLIPS);
     let clusters = clusters(inputs, &settings, &audio, files.clusters_from, (&clips, &valid))?;

@@ -22,7 +22,7 @@ pub fn reader(inputs: &RunInputs<'_>, init_from: Option<&Path>, report: Report<'
     let settings = config.part("reader", &config.reader)?.clone();
     let (chosen, left_out) = commands(config, inputs.data, "train")?;
     let (held_out, _) = commands(config, inputs.data, "valid")?;
-    let partners = inputs.begin()?;
+    let partners = inputs.begin_in_f32()?;
     let clips = PreparedTalks::new(inputs.data, chosen, None)?;
     let valid = PreparedTalks::new(inputs.data, held_out, None)?;
     let device = inputs.differentiating();

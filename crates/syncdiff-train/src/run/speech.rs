@@ -37,7 +37,7 @@ pub fn speech(inputs: &RunInputs<'_>, files: &SpeechFiles<'_>, report: Report<'_
     let model_config = config.model()?;
     let settings = config.part("speech", &config.speech)?.clone();
     let moonshine = frozen(&model_config, &settings, files.moonshine, inputs.device)?;
-    let partners = inputs.begin()?;
+    let partners = inputs.begin_in_f32()?;
     let chosen = config.data.choose(inputs.data, "train")?;
     let clips = load(inputs.data, &chosen)?;
     let valid = load(inputs.data, &config.data.choose(inputs.data, "valid")?)?;

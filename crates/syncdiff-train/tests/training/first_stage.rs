@@ -22,7 +22,7 @@ impl FrameSource for Edges {
     }
 }
 
-const PUBLISHED: AutoencoderTraining = AutoencoderTraining {
+pub(super) const PUBLISHED: AutoencoderTraining = AutoencoderTraining {
     window: SIDE,
     lpips_weight: 1.0,
     adversarial_weight: 0.75,
@@ -37,7 +37,10 @@ fn lpips(device: &Device) -> Lpips {
     Lpips::new(LpipsTrunk::Alex, &device).valid().train()
 }
 
-fn task_of(device: &Device, settings: AutoencoderTraining) -> (AutoencoderTask<'static>, AutoencoderTrainee) {
+pub(super) fn task_of(
+    device: &Device,
+    settings: AutoencoderTraining,
+) -> (AutoencoderTask<'static>, AutoencoderTrainee) {
     let looks = (settings.lpips_weight > 0.0).then(|| lpips(device));
     let device = device.clone().autodiff();
     device.seed(5);
