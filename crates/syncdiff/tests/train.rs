@@ -451,26 +451,41 @@ fn ablations_that_cannot_be_trained_say_why() {
 #[test]
 fn settings_that_do_not_fit_are_refused_by_name() {
     let stage = Stage::set();
-    let wrong = |from: &str, to: &str| {
-        let config = std::fs::read_to_string(stage.path("syncnet.toml")).unwrap();
+    let wrong = |name: &str, from: &str, to: &str, more: &[&str]| {
+        let config = std::fs::read_to_string(stage.path(&format!("{name}.toml"))).unwrap();
         assert!(config.contains(from), "{config}");
-        let (path, data, out) = (stage.path("wrong.toml"), stage.path("data"), stage.path("wrong"));
+        let (path, data, out) = (stage.path(&format!("wrong-{name}.toml")), stage.path("data"), stage.path("wrong"));
         std::fs::write(&path, config.replace(from, to)).unwrap();
         let files = ["--config", text(&path), "--data", text(&data), "--out", text(&out)];
-        syncdiff(&[&["train", "syncnet", "--device", "cpu"], &files[..]].concat())
+        syncdiff(&[&["train", name, "--device", "cpu"], &files[..], more].concat())
     };
-    assert_failed(&wrong("windows_per_clip = 4", "windows_per_clip = 1"), 2, &["windows_per_clip"]);
+    assert_failed(&wrong("syncnet", "windows_per_clip = 4", "windows_per_clip = 1", &[]), 2, &["windows_per_clip"]);
+    // Until there is a checkpoint, the folder is free for another configuration.
+    assert_done(&stage.train("syncnet", "wrong").output().expect("it starts"));
+    assert_failed(
+        &wrong("syncnet", "windows_per_clip = 4", "windows_per_clip = 5", &[]),
+        2,
+        &["another configuration"],
+    );
+    let halves = |name: &str, precision: &str, more: &[&str]| {
+        wrong(name, "[options]", &format!("[options]\nprecision = \"{precision}\""), more)
+    };
+    for more in [&[][..], &["--dry-run"]] {
+        assert_failed(&halves("syncnet", "bf16", more), 2, &["options.precision", "bf16", "diffusion"]);
+        assert_failed(&halves("autoencoder", "f16", more), 2, &["precision", "f16", "GPU"]);
+        assert_failed(&halves("autoencoder", "f8", more), 2, &["f8", "bf16"]);
+    }
 }
 
 #[test]
 fn a_dry_run_tells_sizes_and_writes_nothing() {
     let stage = Stage::set();
-    for name in ["autoencoder", "pretrain", "speech", "syncnet"] {
+    for name in ["autoencoder", "pretrain", "speech", "diffusion", "student", "syncnet", "wav2lip", "reader"] {
         let output = stage.train(name, "dry").arg("--dry-run").output().expect("it starts");
         assert_done(&output);
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
         for word in ["3 clips, 120 frames", "parameters: ", " MB for weights", "6 steps", "hours"] {
-            assert!(told.contains(word), "{word}: {told}");
+            assert!(told.contains(word), "{name}: {word}: {told}");
         }
         assert!(!stage.path("dry").exists());
     }

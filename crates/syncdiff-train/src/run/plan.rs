@@ -3,10 +3,12 @@
 use super::RunConfig;
 use super::reader::commands;
 use crate::error::TrainResult;
+use crate::options::only_f32;
 use crate::pretrain::Pretrainee;
 use crate::trainer::Clock;
 use burn::tensor::{Device, Tensor};
 use syncdiff_data::Dataset;
+use syncdiff_model::Precision;
 use syncdiff_model::baselines::Wav2LipLite;
 use syncdiff_model::cost::Cost;
 use syncdiff_model::nn::Conv3;
@@ -65,7 +67,7 @@ pub struct RunPlan {
 /// Plans a run: reads the index of the data and times the device for half a second; writes nothing.
 ///
 /// # Errors
-/// A configuration without the part of the stage, data without clips.
+/// A configuration without the part of the stage, a precision that stage or device lack, data without clips.
 pub fn plan(
     stage: Stage,
     config: &RunConfig,
@@ -73,6 +75,11 @@ pub fn plan(
     device: &Device,
     clock: Clock<'_>,
 ) -> TrainResult<RunPlan> {
+    let precision = config.options.precision;
+    match stage {
+        Stage::Autoencoder | Stage::Diffusion | Stage::Student => precision.check(device)?,
+        _ => only_f32(precision)?,
+    }
     let chosen = match stage {
         Stage::Reader => commands(config, data, "train")?.0,
         _ => config.data.choose(data, "train")?,
@@ -90,7 +97,7 @@ pub fn plan(
         state_bytes: 4 * COPIES * sample.parameters,
         macs_per_step,
         steps,
-        seconds: (macs_per_step * steps) as f64 / macs_per_second(device, clock),
+        seconds: (macs_per_step * steps) as f64 / macs_per_second(device, precision, clock),
     })
 }
 
@@ -149,7 +156,7 @@ fn per_sample(stage: Stage, config: &RunConfig, length: usize) -> TrainResult<Co
 }
 
 /// How fast a convolution and its gradient are here.
-fn macs_per_second(device: &Device, clock: Clock<'_>) -> f64 {
+fn macs_per_second(device: &Device, precision: Precision, clock: Clock<'_>) -> f64 {
     const CHANNELS: usize = 64;
     const SIDE: usize = 32;
     const BATCH: usize = 16;
@@ -157,7 +164,9 @@ fn macs_per_second(device: &Device, clock: Clock<'_>) -> f64 {
     let conv = Conv3::new(CHANNELS, CHANNELS, &device);
     let x = Tensor::<4>::ones([BATCH, CHANNELS, SIDE, SIDE], &device).require_grad();
     let once = || {
-        let gradients = conv.forward(x.clone()).sum().backward();
+        let conv = precision.convert(conv.clone());
+        let seen = x.clone().cast(conv.bias.val().dtype());
+        let gradients = conv.forward(seen).sum().backward();
         // Read back: a device may only have been asked to do it.
         x.grad(&gradients).map(|gradient| gradient.sum().into_scalar::<f32>())
     };
