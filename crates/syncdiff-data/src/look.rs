@@ -8,6 +8,7 @@ use image::codecs::jpeg::{JpegDecoder, JpegEncoder};
 use image::{ExtendedColorType, ImageDecoder};
 use sha2::{Digest, Sha256};
 
+use crate::Clip;
 use crate::augment::{ColourJitter, JitterRanges, draw_flip, flip_crop};
 use crate::rng::Draws;
 
@@ -63,6 +64,19 @@ impl Look {
             blur: if blurred { blur } else { 0.0 },
             jpeg: compressed.then_some(jpeg),
         }
+    }
+
+    /// A frame's crop in this look.
+    ///
+    /// # Shapes
+    /// -> u8 [size, size, 3].
+    ///
+    /// # Panics
+    /// If the clip has no such frame.
+    pub fn of_frame(&self, clip: &Clip, frame: usize) -> Vec<u8> {
+        let mut crop = clip.frame(frame).to_vec();
+        self.apply(&mut crop, clip.crop_size());
+        crop
     }
 
     /// Changes a crop in place.

@@ -154,13 +154,12 @@ impl<'a> Wav2LipTask<'a> {
         let pictures = |first: &dyn Fn(&Window) -> usize| {
             let frames = windows.iter().map(|window| {
                 let clip = &window.clip.clip;
-                let seen = |frame: usize| {
-                    let mut crop = clip.frame(frame).to_vec();
-                    window.look.apply(&mut crop, clip.crop_size());
-                    crop
-                };
                 let frames = first(window)..first(window) + WINDOW_FRAMES;
-                to_tensor(&frames.map(seen).collect::<Vec<_>>(), clip.crop_size(), device)
+                to_tensor(
+                    &frames.map(|frame| window.look.of_frame(clip, frame)).collect::<Vec<_>>(),
+                    clip.crop_size(),
+                    device,
+                )
             });
             let all = Tensor::cat(frames.collect(), 0);
             resample(all, Part::WHOLE, Part::WHOLE, [FACE_SIZE; 2]) * 0.5 + 0.5

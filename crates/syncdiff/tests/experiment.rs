@@ -115,6 +115,14 @@ fn rows_are_trained_scored_and_taken_again() {
     let again = bench.table("table3")["rows"][0]["how"].to_string();
     assert!(again.contains(&format!("trained before: {steps} steps")), "{again}");
 
+    // A configuration that this version does not read is not one that is missing.
+    let config = bench.stage.path("out/variants/prv/config.toml");
+    let text = std::fs::read_to_string(&config).expect("written by the run");
+    std::fs::write(&config, text.replace("pose_noise", "noise_of_pose")).expect("writable");
+    assert_code(&bench.run("table3", &hours), 3);
+    let refused = bench.table("table3")["rows"][0]["reason"].to_string();
+    assert!(refused.contains("noise_of_pose") && refused.contains("version"), "{refused}");
+
     // Another table takes the same weights, and trains what it lacks.
     let varied = ["--budget", "2", "--rows", "IDENT", "--split", "valid"];
     assert_code(&bench.run("table4", &varied), 0);

@@ -174,12 +174,7 @@ fn latents(first_stage: &Autoencoder, crops: &[Vec<u8>], side: usize, device: &D
 
 impl ClipEncoder<'_> {
     fn arrays(&self, clip: &Clip, look: Look) -> TrainResult<Vec<(&'static str, Vec<f32>)>> {
-        let seen = |frame: usize| {
-            let mut crop = clip.frame(frame).to_vec();
-            look.apply(&mut crop, clip.crop_size());
-            crop
-        };
-        let crops: Vec<Vec<u8>> = (0..clip.num_frames()).map(seen).collect();
+        let crops: Vec<Vec<u8>> = (0..clip.num_frames()).map(|frame| look.of_frame(clip, frame)).collect();
         let masked = |(frame, crop): (usize, &Vec<u8>)| hide(self.hidden.of(clip, frame, &look)?.as_ref(), crop);
         let masked = crops.iter().enumerate().map(masked).collect::<TrainResult<Vec<_>>>()?;
         // Much of an encoder pass runs on one thread: the two kinds of frames go side by side.

@@ -187,7 +187,7 @@ pub(crate) struct RunArgs {
     /// Say how large and how long the run would be, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Where to train: auto, cpu, vulkan:N, cuda:N
+    /// Where to train: auto, cpu, vulkan:N, cuda:N, metal:N, libtorch[:N]; `doctor` lists what this build has
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
     /// Share every step among so many processes, which this one starts; the weights are those of one process, to the bit

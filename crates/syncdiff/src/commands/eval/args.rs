@@ -82,7 +82,7 @@ pub(crate) struct EvalArgs {
     #[arg(long)]
     pub(super) fresh: bool,
 
-    /// Where the networks run: auto, cpu, vulkan:N, cuda:N
+    /// Where the networks run: auto, cpu, vulkan:N, cuda:N, metal:N, libtorch[:N]
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(super) device: DeviceChoice,
 

@@ -103,7 +103,7 @@ pub(crate) struct ExperimentArgs {
     #[arg(long, value_name = "N", help_heading = "Scoring")]
     pub(super) jobs: Option<usize>,
 
-    /// Where the networks run: auto, cpu, vulkan:N, cuda:N
+    /// Where the networks run: auto, cpu, vulkan:N, cuda:N, metal:N, libtorch[:N]
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(super) device: DeviceChoice,
 }

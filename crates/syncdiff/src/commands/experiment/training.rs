@@ -82,7 +82,7 @@ impl Lab<'_> {
             return Err(Error::usage(what, "run the same command without --eval-only"));
         };
         let mut config = config.clone();
-        config.options.steps = match (budget, begun(folder)) {
+        config.options.steps = match (budget, begun(folder)?) {
             (Budget::Steps(steps), _) => steps,
             (Budget::Hours(_), Some(begun)) => begun.options.steps,
             (Budget::Hours(hours), None) => {
@@ -104,7 +104,7 @@ impl Lab<'_> {
 
     /// Weights of an earlier run, if they are those of this row.
     fn finished(&self, config: &RunConfig, folder: &Path, result: &str) -> Outcome<Trained> {
-        let Some(before) = begun(folder) else {
+        let Some(before) = begun(folder)? else {
             let what = format!("{folder:?} has weights, but no configuration that says how they were trained");
             return Err(Error::usage(what, "name another --out"));
         };
@@ -197,9 +197,17 @@ impl Lab<'_> {
     }
 }
 
-/// The configuration of the run in a folder.
-fn begun(folder: &Path) -> Option<RunConfig> {
-    RunConfig::from_toml(&std::fs::read_to_string(folder.join("config.toml")).ok()?).ok()
+/// The configuration of the run in a folder, none where no run has begun.
+fn begun(folder: &Path) -> Outcome<Option<RunConfig>> {
+    let path = folder.join("config.toml");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => RunConfig::from_toml(&text).map(Some).map_err(|error| {
+            let what = format!("{path:?} is no configuration of this version: {error}");
+            Error::usage(what, "name another --out, or finish it with the version that began it")
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(TrainError::Io { path, reason: error.to_string() }.into()),
+    }
 }
 
 /// A run that was asked to stop is no fault of its row.
