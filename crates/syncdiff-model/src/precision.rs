@@ -50,6 +50,23 @@ impl Precision {
         Err(ModelError::parameter("model", "precision", self, allowed))
     }
 
+    /// As [`Precision::check`], for networks that learn.
+    ///
+    /// # Errors
+    /// [`ModelError::Parameter`] also for bf16 on LibTorch's CPU: the bf16 convolution of oneDNN in PyTorch 2.11 answers
+    /// wrongly for the kernels of gradients with respect to weights, which are as large as the picture.
+    pub fn check_learning(self, device: &Device) -> ModelResult<()> {
+        self.check(device)?;
+        #[cfg(feature = "libtorch")]
+        #[allow(deprecated)] // Burn marks the whole back end so.
+        if self == Precision::Bf16 && device.clone().inner() == Device::libtorch() {
+            let allowed = "f32 or f16 for learning on LibTorch's CPU, whose gradients in bf16 are wrong (oneDNN); bf16 \
+                           learns on `--device cpu`";
+            return Err(ModelError::parameter("model", "precision", self, allowed));
+        }
+        Ok(())
+    }
+
     /// The network with its weights in this type. Inputs must be of the type of its biases: the same, but on the CPU,
     /// where matrices and kernels alone are of 16 bits and values between layers stay f32.
     pub fn convert<M: Module>(self, network: M) -> M {

@@ -84,7 +84,7 @@ impl<'a> RunInputs<'a> {
                     .into(),
             });
         }
-        self.config.options.precision.check(self.device)?;
+        self.config.options.precision.check_learning(self.device)?;
         fs::create_dir_all(self.folder).map_err(|e| TrainError::io(self.folder, e))?;
         if self.leads() {
             self.claim()?;

@@ -77,7 +77,7 @@ pub fn plan(
 ) -> TrainResult<RunPlan> {
     let precision = config.options.precision;
     match stage {
-        Stage::Autoencoder | Stage::Diffusion | Stage::Student => precision.check(device)?,
+        Stage::Autoencoder | Stage::Diffusion | Stage::Student => precision.check_learning(device)?,
         _ => only_f32(precision)?,
     }
     let chosen = match stage {
