@@ -153,6 +153,7 @@ fn golden_ten_training_steps() {
             steps: steps as u64,
             accumulate: 1,
             checkpoint_activations: false,
+            precision: syncdiff_model::Precision::F32,
             batch_size: golden.shape("in.t")[1],
             learning_rate: golden.float("/config/lr"),
             warmup_steps: 0,
