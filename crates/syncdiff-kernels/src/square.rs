@@ -1,6 +1,5 @@
 //! Squares of values that are transposed in registers: whole lines of the cache in and out.
 
-use crate::simd;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
@@ -10,7 +9,7 @@ pub(crate) const SIDE: usize = 16;
 /// Rows and columns exchanged.
 pub(crate) fn transposed(from: &[f32; SIDE * SIDE]) -> [f32; SIDE * SIDE] {
     #[cfg(target_arch = "x86_64")]
-    if simd::level() == simd::Level::Avx512 {
+    if crate::simd::level() == crate::simd::Level::Avx512 {
         // SAFETY: the level is only chosen where its instruction set was detected.
         return unsafe { avx512(from) };
     }

@@ -4,7 +4,7 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use syncdiff_kernels::{
     Conv3x3, attention, bf16, bf16_weights, conv1x1, conv3x3, conv3x3_upsampled, geglu, group_norm, layer_norm, linear,
     silu, simd,
@@ -242,6 +242,22 @@ fn geglu_and_silu_match_plain_operations() {
         let plain = differentiate(&burn::tensor::activation::silu, &weights);
         assert_close(&format!("silu at {level:?}"), ours.0, plain.0, 2e-6);
         assert_close(&format!("silu dx at {level:?}"), ours.1, plain.1, 4e-6);
+    }
+}
+
+/// Sums of squares beyond the range of f16 are summed in f32.
+#[test]
+fn norms_of_16_bits_bear_large_values() {
+    for dtype in [DType::F16, DType::BF16] {
+        let x = tensor([2, 4, 8, 8], 1) * 600.0;
+        let (gamma, beta) = (tensor([8], 2), tensor([8], 3));
+        let rows = |x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>| layer_norm(x, gamma, beta, 1e-5);
+        let found = rows(x.clone().cast(dtype), gamma.clone().cast(dtype), beta.clone().cast(dtype)).cast(DType::F32);
+        assert_close("layer norm", found, rows(x.clone(), gamma, beta), 2e-2);
+        let (gamma, beta) = (tensor([4], 2), tensor([4], 3));
+        let groups = |x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>| group_norm(x, gamma, beta, 2, 1e-5, false);
+        let found = groups(x.clone().cast(dtype), gamma.clone().cast(dtype), beta.clone().cast(dtype)).cast(DType::F32);
+        assert_close("group norm", found, groups(x, gamma, beta), 2e-2);
     }
 }
 

@@ -99,7 +99,7 @@ impl ModuleVisitor for Named {
 fn compare_gradients(plain: &LipSync, device: &Device, precision: Precision, tolerance: f64) {
     let want = gradients(plain, &Device::flex(), Precision::F32);
     let found = gradients(plain, device, precision);
-    assert_eq!(want.len(), found.len());
+    assert!(want.len() > 100 && want.len() == found.len(), "{} and {}", want.len(), found.len());
     let largest = want.iter().flat_map(|(_, values)| values).fold(0f32, |most, value| most.max(value.abs()));
     for ((name, want), (_, found)) in want.iter().zip(&found) {
         let norm = |of: &mut dyn Iterator<Item = f32>| of.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();

@@ -23,7 +23,7 @@ pub(crate) struct Position {
     /// The best checkpoint so far, this one included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) best: Option<Best>,
-    /// Where gradients are of 16 bits.
+    /// Where gradients are f16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) loss_scale: Option<LossScale>,
 }

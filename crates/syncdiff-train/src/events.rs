@@ -53,6 +53,7 @@ impl Events {
         };
         add("loss", stats.loss);
         add("gradient_norm", stats.gradient_norm as f32);
+        stats.loss_scale.iter().for_each(|scale| add("loss_scale", *scale as f32));
         add("rate", stats.rate as f32);
         stats.parts.iter().for_each(|(name, value)| add(&format!("parts/{name}"), *value));
         stats.valid.iter().for_each(|(name, value)| add(&format!("valid/{name}"), *value));
@@ -149,6 +150,7 @@ mod tests {
             steps: 300,
             loss: 0.5,
             gradient_norm: 2.0,
+            loss_scale: Some(1024.0),
             rate: 0.25,
             seconds: 1.5,
             parts: vec![("l1", 0.125)],
@@ -177,7 +179,7 @@ mod tests {
         expected.extend(b"\x10\xc8\x01\x2a");
         assert_eq!(data[..13], expected);
         assert_eq!(data[14..28], *b"\x0a\x0b\x0a\x04loss\x15\x00\x00\x00\x3f\x0a");
-        for name in ["gradient_norm", "rate", "parts/l1", "valid/psnr"] {
+        for name in ["gradient_norm", "loss_scale", "rate", "parts/l1", "valid/psnr"] {
             assert!(data.windows(name.len()).any(|w| w == name.as_bytes()), "{name}");
         }
     }

@@ -21,7 +21,7 @@ pub struct TrainOptions {
     #[serde(default)]
     pub checkpoint_activations: bool,
     /// The type in which the large networks of `autoencoder`, `diffusion` and `student` compute, values and gradients.
-    /// The weights that learn, their moments and average, losses and sums stay f32. What a device lacks is refused, and
+    /// The weights that learn, their moments and average, losses and sums stay f32. What the CPU lacks is refused, and
     /// anything but f32 by the other trainers, whose networks are small.
     #[serde(default)]
     pub precision: Precision,

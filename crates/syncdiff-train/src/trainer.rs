@@ -130,8 +130,11 @@ pub struct Stats {
     pub steps: u64,
     /// Mean loss since the last line.
     pub loss: f32,
-    /// Mean global gradient norm before clipping since the last line.
+    /// Mean global gradient norm before clipping since the last line, over the steps whose gradient was used.
     pub gradient_norm: f64,
+    /// What the loss of the next step is scaled by, where gradients are f16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
     /// Learning rate.
     pub rate: f64,
     /// Seconds of training in all.
@@ -227,11 +230,11 @@ fn steps<M: Module + Sync + 'static>(
         None => {
             // Parameters are drawn at first use: this reads them all before a step can seed the generator anew.
             let shadow = Ema::shadow_of(&model);
-            let loss_scale = LossScale::of(options.precision);
-            let start = Position { step: 0, ema_updates: 0, seconds: 0.0, best: None, loss_scale };
+            let start = Position { step: 0, ema_updates: 0, seconds: 0.0, best: None, loss_scale: None };
             (model, shadow, new_optimizer(), start)
         }
     };
+    position.loss_scale = LossScale::of(options.precision).map(|first| position.loss_scale.unwrap_or(first));
     let mut ema = Ema::new(options.ema_decay, position.ema_updates);
     let mut log = leads.then(|| Log::open(run)).transpose()?;
     let started = clock() - position.seconds;
@@ -241,7 +244,7 @@ fn steps<M: Module + Sync + 'static>(
         model = task.before_step(model, step)?;
         cut.scale = position.loss_scale.map_or(1.0, |scale| scale.factor);
         let Some(whole) = differentiate(task, &model, step, &cut, partners.as_deref_mut())? else { break };
-        let Part { loss: value, mut parts, mut gradients } = whole;
+        let Part { loss: value, parts, mut gradients } = whole;
         let norm = clip_global_norm(&model, &mut gradients, options.clip_norm);
         let scaled = position.loss_scale.and_then(|scale| scale.next(norm.is_finite()));
         let overflowed = scaled.is_some() && !norm.is_finite();
@@ -254,7 +257,6 @@ fn steps<M: Module + Sync + 'static>(
             model = optimizer.step(options.rate_at(step), model, gradients);
             shadow = ema.update(shadow, &model);
         }
-        parts.extend(scaled.map(|scale| ("loss_scale", scale.factor as f32)));
         position = Position {
             step: step + 1,
             ema_updates: ema.num_updates(),
@@ -263,7 +265,7 @@ fn steps<M: Module + Sync + 'static>(
             loss_scale: scaled,
         };
         let Some(log) = &mut log else { continue };
-        window.add(value, if overflowed { 0.0 } else { norm }, parts);
+        window.add(value, (!overflowed).then_some(norm), parts);
         let last = position.step == options.steps;
         let save = last || position.step.is_multiple_of(options.checkpoint_every);
         if save || position.step.is_multiple_of(options.log_every) {
@@ -295,7 +297,7 @@ pub(crate) struct Part {
     pub(crate) gradients: GradientsParams,
 }
 
-/// How the steps of a run are cut into parts.
+/// How the steps of a run are cut into parts, and in what these are computed.
 struct Cut {
     /// Parts of a step.
     count: usize,
@@ -472,14 +474,17 @@ struct Window {
     loss: f64,
     norm: f64,
     count: u64,
+    /// Steps with a norm.
+    used: u64,
     parts: Named,
 }
 
 impl Window {
-    fn add(&mut self, loss: f32, norm: f64, parts: Vec<(&'static str, f32)>) {
+    fn add(&mut self, loss: f32, norm: Option<f64>, parts: Vec<(&'static str, f32)>) {
         self.parts.add(parts);
         self.loss += f64::from(loss);
-        self.norm += norm;
+        self.norm += norm.unwrap_or(0.0);
+        self.used += u64::from(norm.is_some());
         self.count += 1;
     }
 
@@ -491,7 +496,8 @@ impl Window {
             step,
             steps: options.steps,
             loss: (self.loss / count) as f32,
-            gradient_norm: self.norm / count,
+            gradient_norm: self.norm / self.used.max(1) as f64,
+            loss_scale: position.loss_scale.map(|scale| scale.factor),
             rate: options.rate_at(step - 1),
             seconds,
             parts: self.parts.take(),

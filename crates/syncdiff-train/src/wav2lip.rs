@@ -50,7 +50,7 @@ pub struct Wav2LipTraining {
 }
 
 impl Wav2LipTraining {
-    fn check(&self) -> TrainResult<()> {
+    pub(crate) fn check(&self) -> TrainResult<()> {
         if !(0.0..=1.0).contains(&self.varied) {
             let (value, allowed) = (self.varied.to_string(), "a share from 0 to 1".into());
             return Err(TrainError::Parameter { name: "wav2lip.varied", value, allowed });

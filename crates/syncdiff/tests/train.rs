@@ -460,7 +460,7 @@ fn settings_that_do_not_fit_are_refused_by_name() {
         syncdiff(&[&["train", name, "--device", "cpu"], &files[..], more].concat())
     };
     assert_failed(&wrong("syncnet", "windows_per_clip = 4", "windows_per_clip = 1", &[]), 2, &["windows_per_clip"]);
-    // Until there is a checkpoint, the folder is free for another configuration.
+    // What was refused has not taken the folder.
     assert_done(&stage.train("syncnet", "wrong").output().expect("it starts"));
     assert_failed(
         &wrong("syncnet", "windows_per_clip = 4", "windows_per_clip = 5", &[]),

@@ -28,6 +28,8 @@ mod norm;
 mod pointwise;
 #[path = "../../src/simd.rs"]
 mod simd;
+#[path = "../../src/square.rs"]
+mod square;
 #[cfg(test)]
 #[path = "../../src/tests.rs"]
 mod tests;

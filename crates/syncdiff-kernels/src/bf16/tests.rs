@@ -1,5 +1,6 @@
 //! Every layer on every unit of the processor, against its definition in f64 over rounded values.
 
+use super::gradients::{conv1x1_gradients, conv3x3_gradients, linear_gradients};
 use super::pairs::{round, widen};
 use super::{available, conv1x1, conv3x3, conv3x3_upsampled, force, linear};
 use crate::conv::upsampled::UpsampledShape;
@@ -115,6 +116,78 @@ fn matrix_products_match_their_definition() {
             let what = format!("{tokens} tokens, {inner} to {out} on {unit:?}");
             assert_close(&what, &linear(&x, &halves(&w), &b), &expected, 2e-6);
             assert_close(&what, &conv1x1(&planes, &halves(&w), &b, inner, tokens), &by_plane, 2e-6);
+        }
+    }
+}
+
+/// Every value of both sides fits into 16 bits, so that only the order of the sums differs.
+#[test]
+fn gradients_of_convolutions_match_their_definition() {
+    let odd = [(1, 2, 1, 1, 1), (1, 5, 41, 7, 9)];
+    let odd = if cfg!(miri) { &odd[..1] } else { &odd[..] };
+    for (batch, in_channels, out_channels, height, width) in shapes().into_iter().chain(odd.iter().copied()) {
+        let s = ConvShape { batch, in_channels, out_channels, height, width, kind: Conv3x3::SAME };
+        let x = values(batch * in_channels * height * width, 1);
+        let w = values(9 * in_channels * out_channels, 2);
+        let dy = values(batch * out_channels * height * width, 3);
+        let (mut dx, mut dw) = (vec![0f64; x.len()], vec![0f64; w.len()]);
+        for (n, o) in (0..batch).flat_map(|n| (0..out_channels).map(move |o| (n, o))) {
+            for (r, c) in (0..height).flat_map(|r| (0..width).map(move |c| (r, c))) {
+                let dy = f64::from(dy[((n * out_channels + o) * height + r) * width + c]);
+                for (k, i) in (0..9).flat_map(|k| (0..in_channels).map(move |i| (k, i))) {
+                    let row = (r + k / 3).checked_sub(1).filter(|row| *row < height);
+                    let col = (c + k % 3).checked_sub(1).filter(|col| *col < width);
+                    if let (Some(row), Some(col)) = (row, col) {
+                        let at = ((n * in_channels + i) * height + row) * width + col;
+                        let weight = (k * out_channels + o) * in_channels + i;
+                        dx[at] += dy * f64::from(w[weight]);
+                        dw[weight] += dy * f64::from(x[at]);
+                    }
+                }
+            }
+        }
+        for unit in available() {
+            let _forced = force(unit);
+            let found = conv3x3_gradients(&x, &halves(&w), &dy, s, true);
+            assert_close(&format!("dx of {s:?} on {unit:?}"), &found.0, &dx, 2e-6);
+            assert_close(&format!("dw of {s:?} on {unit:?}"), &found.1, &dw, 2e-6);
+            assert!(conv3x3_gradients(&x, &halves(&w), &dy, s, false).0.is_empty());
+        }
+    }
+}
+
+#[test]
+fn gradients_of_matrix_products_match_their_definition() {
+    let sizes = [(1, 1, 1), (2, 5, 7), (1, 32, 32), (17, 64, 96), (40, 100, 33), (64, 70, 20), (33, 66, 160)];
+    for (tokens, inner, out) in if cfg!(miri) { &sizes[..2] } else { &sizes[..] }.iter().copied() {
+        // Two images of so many pixels, and the same as tokens.
+        let (x, w, dy) = (values(2 * tokens * inner, 7), values(inner * out, 8), values(2 * tokens * out, 9));
+        let (mut dx, mut dw) = (vec![0f64; x.len()], vec![0f64; w.len()]);
+        for t in 0..2 * tokens {
+            for (i, o) in (0..inner).flat_map(|i| (0..out).map(move |o| (i, o))) {
+                dx[t * inner + i] += f64::from(dy[t * out + o]) * f64::from(w[i * out + o]);
+                dw[i * out + o] += f64::from(dy[t * out + o]) * f64::from(x[t * inner + i]);
+            }
+        }
+        fn planes<T: Copy>(values: &[T], tokens: usize, channels: usize) -> Vec<T> {
+            let image = |image: &[T]| -> Vec<T> {
+                (0..channels)
+                    .flat_map(|c| image.iter().skip(c).step_by(channels).copied().collect::<Vec<_>>())
+                    .collect()
+            };
+            values.chunks_exact(tokens * channels).flat_map(image).collect()
+        }
+        let turned = |values: &[f32]| planes(values, inner, out);
+        for unit in available() {
+            let _forced = force(unit);
+            let what = format!("{tokens} tokens, {inner} to {out} on {unit:?}");
+            let found = linear_gradients(&x, &halves(&w), &dy, out);
+            assert_close(&what, &found.0, &dx, 2e-6);
+            assert_close(&what, &found.1, &dw, 2e-6);
+            let (x, dy) = (planes(&x, tokens, inner), planes(&dy, tokens, out));
+            let found = conv1x1_gradients(&x, &halves(&turned(&w)), &dy, inner, tokens);
+            assert_close(&what, &found.0, &planes(&dx, tokens, inner), 2e-6);
+            assert_close(&what, &found.1, &planes(&dw, inner, out), 2e-6);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The product with AVX512-BF16, and what else of AVX-512 surrounds it.
+//! The product with AVX512-BF16.
 
 use super::product::{Block, Product, Results, SIDE};
 use std::arch::x86_64::*;

@@ -133,7 +133,15 @@ pub(super) fn layer_norm<B: Backend>(
     beta: FloatTensor<B>,
     eps: f64,
 ) -> FloatTensor<B> {
-    B::layer_norm(x, gamma, Some(beta), eps)
+    let last = x.shape().num_dims() - 1;
+    let y = in_f32::<B>(x, |x| {
+        let centred = B::float_sub(x.clone(), B::float_mean_dim(x, last));
+        let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), last);
+        B::float_div(centred, B::float_sqrt(B::float_add_scalar(variance, eps.into())))
+    });
+    let mut affine = Shape::from(vec![1; last + 1]);
+    affine[last] = gamma.shape()[0];
+    B::float_add(B::float_mul(y, B::float_reshape(gamma, affine.clone())), B::float_reshape(beta, affine))
 }
 
 /// Value, first and second moment after a step of AdamW.

@@ -76,7 +76,7 @@ pub struct AutoencoderTraining {
 }
 
 impl AutoencoderTraining {
-    fn check(&self, has_lpips: bool) -> TrainResult<()> {
+    pub(crate) fn check(&self, has_lpips: bool) -> TrainResult<()> {
         let refused = |name, value: String, allowed: &str| {
             Err(TrainError::Parameter { name, value, allowed: allowed.to_owned() })
         };

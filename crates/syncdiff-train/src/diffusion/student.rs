@@ -28,7 +28,7 @@ use syncdiff_model::Precision;
 use syncdiff_model::denoiser::{BoundDenoiser, VisualPriors};
 use syncdiff_model::diffusion::sampler::lcm::LCM_GRID;
 use syncdiff_model::diffusion::{
-    Denoiser, Ema, LcmBoundary, LcmStep, LossWeighting, Sampler, SamplerKind, Spacing, pseudo_huber_elements,
+    Ema, LcmBoundary, LcmStep, LossWeighting, Prediction, Sampler, SamplerKind, Spacing, pseudo_huber_elements,
     uniform_timesteps,
 };
 use syncdiff_model::weights::{StoredTensor, TensorMap};
@@ -131,6 +131,8 @@ pub struct StudentTask<'a> {
     samples: DiffusionTask<'a>,
     /// Frozen, outside of automatic differentiation.
     teacher: DenoiserStage,
+    /// The same as it is asked in a step: in the precision of the run. What is held out is measured in f32.
+    asked: DenoiserStage,
     held_out: OnceLock<HeldOut>,
 }
 
@@ -181,12 +183,18 @@ impl<'a> StudentTask<'a> {
                 allowed: "uniform, for a student: its loss is one of clean latents at every timestep".into(),
             });
         }
-        Ok(Self { settings, samples, teacher, held_out: OnceLock::new() })
+        Ok(Self { settings, samples, asked: teacher.clone(), teacher, held_out: OnceLock::new() })
     }
 
-    /// Lets `ask` ask the teacher as it generates, with guidance.
-    fn with_teacher<R>(&self, batch: &Batch, guidance: f32, ask: impl FnOnce(&dyn Denoiser) -> R) -> R {
-        with_guidance(&self.teacher, batch, (guidance, self.samples.settings.prediction), ask)
+    /// Asks the teacher in this type while the student learns.
+    #[must_use]
+    pub fn asking_in(self, precision: Precision) -> Self {
+        Self { asked: self.teacher.clone().in_precision(precision), ..self }
+    }
+
+    /// How teachers answer: as they generate, with guidance.
+    fn form(&self, guidance: f32) -> (f32, Prediction) {
+        (guidance, self.samples.settings.prediction)
     }
 
     /// The step of the distillation, at the grid indices of these samples.
@@ -226,7 +234,7 @@ impl<'a> StudentTask<'a> {
         for (batch, start, frames) in batches {
             let sample = |num_steps: usize| {
                 let sampler = Sampler { num_steps, ..DETERMINISTIC };
-                self.with_teacher(batch, self.settings.middle(), |teacher| {
+                with_guidance(&self.teacher, batch, self.form(self.settings.middle()), |teacher| {
                     sampler.sample(teacher, &self.samples.schedule, start.clone(), HELD_OUT_SEED, frames)
                 })
             };
@@ -271,7 +279,8 @@ impl Task<StudentStage> for StudentTask<'_> {
 
         let lcm = self.lcm(&numbers)?;
         let z = lcm.noisy(batch.target.clone(), samples.noise(numbers.len(), samples.seed, first, 0, &plain));
-        let earlier = self.with_teacher(&batch, guidance, |teacher| lcm.teacher(teacher, z.clone()));
+        let earlier =
+            with_guidance(&self.asked, &batch, self.form(guidance), |teacher| lcm.teacher(teacher, z.clone()));
         let wanted = lcm.target(&bound(&model.target, &batch, samples), earlier);
 
         let device = &samples.device;

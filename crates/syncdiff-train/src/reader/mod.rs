@@ -54,7 +54,7 @@ pub struct ReaderTraining {
 }
 
 impl ReaderTraining {
-    fn check(&self) -> TrainResult<()> {
+    pub(crate) fn check(&self) -> TrainResult<()> {
         for (name, value, most) in [
             ("reader.zoom", f64::from(self.zoom), 0.5),
             ("reader.stretch", self.stretch, 0.5),

@@ -58,6 +58,7 @@ pub fn autoencoder(inputs: &RunInputs<'_>, files: &AutoencoderFiles<'_>, report:
     let config = inputs.config;
     let model_config = config.model()?;
     let settings = config.part("autoencoder", &config.autoencoder)?.clone();
+    settings.check(files.lpips.is_some())?;
     let partners = inputs.begin()?;
     let train_crops = Crops::new(inputs.data, &config.data.choose(inputs.data, "train")?);
     let valid_crops = Crops::new(inputs.data, &config.data.choose(inputs.data, "valid")?);

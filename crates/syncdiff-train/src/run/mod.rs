@@ -72,8 +72,9 @@ impl<'a> RunInputs<'a> {
         self.begin()
     }
 
-    /// Creates the run folder and writes the configuration into it; a folder with checkpoints of another
-    /// configuration is refused (only the number of steps may grow). Then joins the other processes of the run, if there are any.
+    /// Creates the run folder and writes the configuration into it, whose settings were checked; a folder of another
+    /// configuration is refused (only the number of steps may grow). Then joins the other processes of the run, if
+    /// there are any.
     fn begin(&self) -> TrainResult<Option<Partners<'a>>> {
         if self.resume && !holds_checkpoint(self.folder)? {
             return Err(TrainError::Parameter {
@@ -114,7 +115,7 @@ impl<'a> RunInputs<'a> {
 
     fn claim(&self) -> TrainResult<()> {
         let path = self.folder.join("config.toml");
-        if path.exists() && holds_checkpoint(self.folder)? {
+        if path.exists() {
             let text = fs::read_to_string(&path).map_err(|e| TrainError::io(&path, e))?;
             let mut before = RunConfig::from_toml(&text)?;
             before.options.steps = self.config.options.steps;

@@ -20,6 +20,7 @@ pub const READER_FILE: &str = "reader.safetensors";
 pub fn reader(inputs: &RunInputs<'_>, init_from: Option<&Path>, report: Report<'_>) -> TrainResult<PathBuf> {
     let config = inputs.config;
     let settings = config.part("reader", &config.reader)?.clone();
+    settings.check()?;
     let (chosen, left_out) = commands(config, inputs.data, "train")?;
     let (held_out, _) = commands(config, inputs.data, "valid")?;
     let partners = inputs.begin_in_f32()?;

@@ -98,7 +98,7 @@ pub fn student(
         conditioner: teacher.speech.conditioner.clone(),
         audio: None,
     };
-    let task = StudentTask::new(settings, samples, frozen.in_precision(config.options.precision))?;
+    let task = StudentTask::new(settings, samples, frozen)?.asking_in(config.options.precision);
     let mut learns = DenoiserStage { denoiser: start.denoiser, conditioner: start.speech.conditioner, audio: None };
     if let Some(path) = files.init_from {
         learns = started_from(learns, path, &model_config)?;

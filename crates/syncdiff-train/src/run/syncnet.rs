@@ -29,6 +29,7 @@ pub struct SyncNetFiles<'a> {
 pub fn syncnet(inputs: &RunInputs<'_>, files: &SyncNetFiles<'_>, report: Report<'_>) -> TrainResult<PathBuf> {
     let config = inputs.config;
     let settings = config.part("syncnet", &config.syncnet)?.clone();
+    settings.check()?;
     let partners = inputs.begin_in_f32()?;
     let clips = inputs.talks("train", files.offsets)?;
     let valid = inputs.talks("valid", files.offsets)?.at_most(VALID_CLIPS);

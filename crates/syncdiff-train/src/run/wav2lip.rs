@@ -31,6 +31,7 @@ pub struct Wav2LipFiles<'a> {
 pub fn wav2lip(inputs: &RunInputs<'_>, files: &Wav2LipFiles<'_>, report: Report<'_>) -> TrainResult<PathBuf> {
     let config = inputs.config;
     let settings = config.part("wav2lip", &config.wav2lip)?.clone();
+    settings.check()?;
     let partners = inputs.begin_in_f32()?;
     let (clips, valid) = (inputs.talks("train", files.offsets)?, inputs.talks("valid", files.offsets)?);
     let device = inputs.differentiating();

@@ -54,7 +54,7 @@ pub struct SyncNetTraining {
 }
 
 impl SyncNetTraining {
-    fn check(&self) -> TrainResult<()> {
+    pub(crate) fn check(&self) -> TrainResult<()> {
         let refused = |name, value: String, allowed: &str| {
             Err(TrainError::Parameter { name, value, allowed: allowed.to_owned() })
         };

@@ -6,24 +6,39 @@ use syncdiff_model::weights::Dtype;
 
 const HALVES: [Precision; 2] = [Precision::Bf16, Precision::F16];
 
-/// The losses of the first steps are those of f32 but for such a share, and the weights stay f32.
+/// A figure of every line of a run's log, if it has it.
+fn column(folder: &Path, name: &str) -> Vec<f32> {
+    let text = std::fs::read_to_string(folder.join("stats.jsonl")).unwrap();
+    let of = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()[name].as_f64().map(|v| v as f32);
+    text.lines().filter_map(of).collect()
+}
+
+/// The losses of the first steps are those of f32 but for such a share, the norms of their gradients but for five times
+/// that, where they were used; and the weights stay f32.
 fn assert_like_f32<M: Module + Sync + 'static>(name: &str, share: f32, make: impl Fn() -> (Box<dyn Task<M>>, M)) {
-    let losses = |precision: Precision| {
+    let trained = |precision: Precision| {
         let folder = tempfile::tempdir().unwrap();
         let options = TrainOptions { precision, learning_rate: 2e-4, ..options(6, 2) };
         let (task, model) = make();
         let (model, _, losses) = run(&Borrowed(&*task), model, &options, folder.path(), 0);
         let weights = module_tensors(&model, &Remap::identity());
         assert!(weights.values().all(|tensor| tensor.dtype() == Dtype::F32), "{name} in {precision}");
-        losses
+        (losses, column(folder.path(), "gradient_norm"), column(folder.path(), "loss_scale"))
     };
-    let exact = losses(Precision::F32);
+    let (exact, exact_norms, no_scale) = trained(Precision::F32);
+    assert!(no_scale.is_empty());
     for precision in HALVES {
-        let found = losses(precision);
+        let (found, norms, scale) = trained(precision);
+        assert_eq!(scale.len(), if precision == Precision::F16 { 6 } else { 0 });
         assert!(found != exact, "{name} did not compute in {precision}");
         for (step, (a, b)) in found.iter().zip(&exact).enumerate() {
             assert!((a - b).abs() < share * b, "{name} in {precision}, step {step}: {found:?} {exact:?}");
         }
+        let used: Vec<_> = norms.iter().zip(&exact_norms).filter(|(norm, _)| **norm > 0.0).collect();
+        assert!(
+            !used.is_empty() && used.iter().all(|(a, b)| (**a - **b).abs() < 5.0 * share * **b),
+            "{name}: {used:?}"
+        );
     }
 }
 
@@ -97,8 +112,8 @@ impl<M: Module + Sync> Task<M> for Loud<M> {
     }
 }
 
-/// Gradients that f16 cannot hold are left out, and the loss is scaled by half as much for the next step; by less than
-/// nothing it is not.
+/// Gradients that f16 cannot hold are left out, and the loss is scaled by half as much for the next step. Where they do
+/// not fit without a scale either, the run ends.
 #[test]
 fn gradients_beyond_the_range_of_f16_move_nothing_and_lower_the_scale() {
     let (_turn, device) = (turn(), Device::flex());
@@ -116,7 +131,7 @@ fn gradients_beyond_the_range_of_f16_move_nothing_and_lower_the_scale() {
     assert_same_weights(&shadow, &start.valid());
     let (task, model) = make(1e4);
     let (last, ..) = run(&task, model, &options, folder.path(), 0);
-    let scales = logged(folder.path(), "loss_scale");
+    let scales = column(folder.path(), "loss_scale");
     assert_eq!(scales[0], 32_768.0);
     let steps: Vec<f32> = scales.windows(2).map(|two| two[1] / two[0]).collect();
     assert!(steps.contains(&1.0) && steps.iter().all(|step| [0.5, 1.0].contains(step)), "{scales:?}");

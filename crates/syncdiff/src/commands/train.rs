@@ -82,7 +82,7 @@ pub(crate) enum TrainCommand {
         /// How far picture and sound of each clip are apart: `offsets.tsv` of `train speech`
         #[arg(long, value_name = "FILE")]
         offsets: Option<PathBuf>,
-        /// Folder that keeps the latents, for this run and others with the same autoencoder
+        /// Folder that keeps the latents, for this run and others; each autoencoder and mask has a folder in it
         #[arg(long, value_name = "DIR")]
         latents: PathBuf,
         /// Terms of the resulting weights, written beside them
@@ -111,7 +111,7 @@ pub(crate) enum TrainCommand {
         /// How far picture and sound of each clip are apart: `offsets.tsv` of `train speech`
         #[arg(long, value_name = "FILE")]
         offsets: Option<PathBuf>,
-        /// Folder that keeps the latents, for this run and others with the same autoencoder
+        /// Folder that keeps the latents, for this run and others; each autoencoder and mask has a folder in it
         #[arg(long, value_name = "DIR")]
         latents: PathBuf,
         /// Terms of the resulting weights, written beside them [default: the teacher's]
