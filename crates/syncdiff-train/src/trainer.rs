@@ -248,8 +248,8 @@ fn steps<M: Module + Sync + 'static>(
         let norm = clip_global_norm(&model, &mut gradients, options.clip_norm);
         let scaled = position.loss_scale.and_then(|scale| scale.next(norm.is_finite()));
         let overflowed = scaled.is_some() && !norm.is_finite();
-        for (what, value) in [("loss", value), ("gradient norm", norm as f32)] {
-            if !value.is_finite() && !(overflowed && what == "gradient norm") {
+        for (what, value, left_out) in [("loss", value, false), ("gradient norm", norm as f32, overflowed)] {
+            if !(value.is_finite() || left_out) {
                 return Err(not_finite(task, step, what, value, run, leads));
             }
         }
